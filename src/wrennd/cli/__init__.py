@@ -1,0 +1,1 @@
+"""The wrenn command: one file for each command group."""

@@ -1,0 +1,89 @@
+"""The one error tree, and its only mapping to the wire and to HTTP.
+
+Error                  internal            500  we broke it
+├─ InvalidInput        invalid_argument    400  the caller's values are wrong; retrying can't help
+├─ NotFound            not_found           404  no such sandbox, image, template
+├─ AlreadyExists       already_exists      409  the name is taken
+├─ NoCapacity          no_capacity         503  memory, disk or slots are used up for now
+├─ HostUnsuitable      host_unsuitable     503  the host lacks a package, right or kernel feature
+├─ ImageBroken         image_broken        500  a kernel or image is missing, incomplete or corrupt
+├─ DeadlineExceeded    deadline_exceeded   504  something took longer than it may
+├─ VmmFailed           vmm_failed          502  the VMM died, refused or could not be started
+└─ GuestFailed         guest_failed        502  the guest panicked, hung, or its agent misbehaved
+
+`str(error)` is one sentence with names and values in it; `hint` says what to do about it. A new
+class needs a caller that acts differently on it.
+"""
+
+from typing import ClassVar
+
+
+class Error(Exception):
+    """Base class. A subclass states its wire code and HTTP status once, here."""
+
+    code: ClassVar[str] = "internal"
+    status: ClassVar[int] = 500
+    by_code: ClassVar[dict[str, type["Error"]]] = {}
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+    def __init_subclass__(cls) -> None:
+        if cls.code in Error.by_code:
+            raise TypeError(f"duplicate error code {cls.code!r}")
+        Error.by_code[cls.code] = cls
+
+    def to_wire(self) -> dict[str, str]:
+        wire = {"code": self.code, "message": str(self)}
+        return wire | {"hint": self.hint} if self.hint else wire
+
+    @classmethod
+    def from_wire(cls, body: dict[str, str]) -> "Error":
+        found = Error.by_code.get(body["code"], Error)
+        return found(body["message"], hint=body.get("hint", ""))
+
+
+class InvalidInput(Error):
+    code = "invalid_argument"
+    status = 400
+
+
+class NotFound(Error):
+    code = "not_found"
+    status = 404
+
+
+class AlreadyExists(Error):
+    code = "already_exists"
+    status = 409
+
+
+class NoCapacity(Error):
+    code = "no_capacity"
+    status = 503
+
+
+class HostUnsuitable(Error):
+    code = "host_unsuitable"
+    status = 503
+
+
+class ImageBroken(Error):
+    code = "image_broken"
+    status = 500
+
+
+class DeadlineExceeded(Error):
+    code = "deadline_exceeded"
+    status = 504
+
+
+class VmmFailed(Error):
+    code = "vmm_failed"
+    status = 502
+
+
+class GuestFailed(Error):
+    code = "guest_failed"
+    status = 502

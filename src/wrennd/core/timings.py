@@ -1,0 +1,31 @@
+"""How long each phase of an operation took, in milliseconds, in the order they ended."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Timings:
+    """The phases of one operation. Not shared between threads."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._phases: dict[str, float] = {}
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time the block as `name`; a block that raises is recorded too."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self._phases[name] = self._phases.get(name, 0.0) + (time.monotonic() - start) * 1000
+
+    @property
+    def total_ms(self) -> float:
+        return (time.monotonic() - self._started) * 1000
+
+    @property
+    def phases_ms(self) -> dict[str, float]:
+        """Name to milliseconds, rounded to a tenth."""
+        return {name: round(ms, 1) for name, ms in self._phases.items()}

@@ -1,0 +1,1 @@
+"""What a sandbox holds on this machine, and when it is made and unmade."""

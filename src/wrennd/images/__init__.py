@@ -1,0 +1,1 @@
+"""Kernels and root filesystems: how they are built and found."""

@@ -1,0 +1,1 @@
+"""One module for each kernel interface: thin, complete, no policy; raises OSError."""

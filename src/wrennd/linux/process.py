@@ -1,0 +1,205 @@
+"""The one door for processes: argument lists, clean environment, no shell, pidfds.
+
+`run` is for tools that end by themselves; `spawn` for those that are held. Namespaces, mounts and
+uids are not set here but by the exec wrapper `linux/confine.py`, which `vmm/launch.py` spawns.
+"""
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from wrennd.core.deadline import Deadline
+
+CLEAN_ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "LANG": "C.UTF-8",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completed:
+    """What a tool left: its exit status and both outputs (text, undecodable bytes replaced)."""
+
+    argv: tuple[str, ...]
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+class CommandFailed(OSError):
+    """A tool exited with something other than 0; the last lines of its stderr are in the text."""
+
+    def __init__(self, completed: Completed) -> None:
+        self.completed = completed
+        tail = " | ".join(completed.stderr.strip().splitlines()[-4:])
+        super().__init__(f"{completed.argv[0]} exited with {completed.returncode}: {tail}")
+
+
+def run(
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    timeout_s: float,
+    stdin: str | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    check: bool = True,
+) -> Completed:
+    """Run a tool to its end and capture both outputs.
+
+    Errors: CommandFailed (unless `check` is false); FileNotFoundError when there is no such
+    program; TimeoutError after `timeout_s`, with the whole process group killed.
+    """
+    args = tuple(os.fspath(a) for a in argv)
+    with subprocess.Popen(
+        args,
+        stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=dict(CLEAN_ENVIRONMENT if env is None else env),
+        cwd=cwd,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    ) as popen:
+        try:
+            out, err = popen.communicate(stdin, timeout=timeout_s)
+        except BaseException as error:
+            _kill_group(popen.pid)
+            popen.communicate()
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise TimeoutError(f"{args[0]} did not end within {timeout_s:g} s") from None
+            raise
+    done = Completed(argv=args, returncode=popen.returncode, stdout=out, stderr=err)
+    if check and done.returncode != 0:
+        raise CommandFailed(done)
+    return done
+
+
+def _kill_group(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+class Process:
+    """A child in a session of its own, watched by pidfd. Closing kills it and its session's group.
+
+    Resources: owns the pidfd and the child; `close()` may be called twice.
+    """
+
+    def __init__(self, popen: "subprocess.Popen[bytes]") -> None:
+        self._popen = popen
+        self.pid = popen.pid
+        self.start_time = start_time(popen.pid)
+        self.pidfd = os.pidfd_open(popen.pid)
+
+    def wait(self, deadline: Deadline) -> int | None:
+        """The exit code (negative: the signal), or None when the deadline comes first."""
+        if self.pidfd >= 0 and not select.select([self.pidfd], [], [], deadline.remaining_s)[0]:
+            return None
+        return self._popen.wait()
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code so far: None while it runs."""
+        return self._popen.poll()
+
+    @property
+    def stdin(self) -> IO[bytes] | None:
+        return self._popen.stdin
+
+    @property
+    def stdout(self) -> IO[bytes] | None:
+        return self._popen.stdout
+
+    @property
+    def stderr(self) -> IO[bytes] | None:
+        return self._popen.stderr
+
+    def signal(self, number: int) -> None:
+        """Signal the child itself; nothing happens when it is gone."""
+        if self._popen.poll() is None:
+            signal.pidfd_send_signal(self.pidfd, number)
+
+    def close(self) -> None:
+        if self.pidfd < 0:
+            return
+        if self._popen.poll() is None:
+            _kill_group(self.pid)
+            self._popen.kill()
+            self._popen.wait()
+        for stream in (self._popen.stdin, self._popen.stdout, self._popen.stderr):
+            if stream is not None:
+                stream.close()
+        os.close(self.pidfd)
+        self.pidfd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def spawn(
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    env: Mapping[str, str] | None = None,
+    stdin: int | IO[bytes] | None = None,
+    stdout: int | IO[bytes] | None = None,
+    stderr: int | IO[bytes] | None = None,
+    pass_fds: Sequence[int] = (),
+) -> Process:
+    """Start a program in a session of its own. Streams not given are /dev/null.
+
+    A death signal asked for by the child is tied to the thread that calls this: spawn such
+    children from a thread that lives as long as they may.
+    """
+    null = subprocess.DEVNULL
+    return Process(
+        subprocess.Popen(
+            [os.fspath(a) for a in argv],
+            env=dict(CLEAN_ENVIRONMENT if env is None else env),
+            stdin=null if stdin is None else stdin,
+            stdout=null if stdout is None else stdout,
+            stderr=null if stderr is None else stderr,
+            pass_fds=tuple(pass_fds),
+            start_new_session=True,
+        )
+    )
+
+
+PIPE = subprocess.PIPE
+
+
+def start_time(pid: int) -> int:
+    """Clock ticks since boot at which `pid` started: with the pid it names a process for ever.
+
+    Errors: ProcessLookupError when there is none.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except FileNotFoundError:
+        raise ProcessLookupError(f"no process {pid}") from None
+    return int(stat[stat.rindex(b")") + 2 :].split()[19])
+
+
+def is_alive(pid: int, started: int) -> bool:
+    """Whether that very process (not one that got its pid later) exists and is no zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    fields = stat[stat.rindex(b")") + 2 :].split()
+    return int(fields[19]) == started and fields[0] != b"Z"

@@ -1,0 +1,1 @@
+"""A network namespace with its links, addresses and rules for each sandbox."""

@@ -1,0 +1,1 @@
+"""The Firecracker API, served by QEMU."""

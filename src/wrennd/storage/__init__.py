@@ -1,0 +1,1 @@
+"""Where everything lies on the host, and the disks of sandboxes."""

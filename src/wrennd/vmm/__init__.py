@@ -1,0 +1,1 @@
+"""One microVM over the Firecracker API."""
