@@ -1,0 +1,89 @@
+"""Files as the kernel offers them: locks, clones, sparse copies, atomic and durable writes."""
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+FICLONE = 0x40049409  # _IOW(0x94, 9, int), linux/fs.h
+
+
+def try_lock(fd: int) -> bool:
+    """Take an exclusive flock(2) if nobody has it. It goes with the last copy of the descriptor."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on `path` (made if absent, never removed). Blocks until it is free."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def clone(source: int, target: int) -> None:
+    """Make `target` share all blocks of `source` (FICLONE). OSError where it can't be done."""
+    fcntl.ioctl(target, FICLONE, source)
+
+
+def copy_sparse(source: int, target: int) -> None:
+    """Copy the data of `source` into the empty `target`, holes staying holes."""
+    size = os.fstat(source).st_size
+    os.ftruncate(target, size)
+    for start, end in data_runs(source, size):
+        _copy_run(source, target, start, end)
+
+
+def data_runs(fd: int, size: int) -> Iterator[tuple[int, int]]:
+    """The [start, end) runs of a sparse file that are not holes (SEEK_DATA, SEEK_HOLE)."""
+    at = 0
+    while at < size:
+        try:
+            start = os.lseek(fd, at, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # only a hole is left
+                return
+            raise
+        at = min(os.lseek(fd, start, os.SEEK_HOLE), size)
+        yield start, at
+
+
+def _copy_run(source: int, target: int, start: int, end: int) -> None:
+    while start < end:
+        copied = os.copy_file_range(source, target, end - start, start, start)
+        if copied == 0:
+            raise OSError(errno.EIO, "the source became shorter while it was copied")
+        start += copied
+
+
+def write_atomic(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+    """Replace `path` by `data` in one step; on return it is on the disk."""
+    made = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    fd = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        made.rename(path)
+    except BaseException:
+        made.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
