@@ -9,6 +9,7 @@ Error                  internal            500  we broke it
 ├─ ImageBroken         image_broken        500  a kernel or image is missing, incomplete or corrupt
 ├─ DeadlineExceeded    deadline_exceeded   504  something took longer than it may
 ├─ VmmFailed           vmm_failed          502  the VMM died, refused or could not be started
+│  └─ VmmRefused       vmm_refused         502  the VMM answered a call with an error and lives on
 └─ GuestFailed         guest_failed        502  the guest panicked, hung, or its agent misbehaved
 
 `str(error)` is one sentence with names and values in it; `hint` says what to do about it. A new
@@ -82,6 +83,10 @@ class DeadlineExceeded(Error):
 class VmmFailed(Error):
     code = "vmm_failed"
     status = 502
+
+
+class VmmRefused(VmmFailed):
+    code = "vmm_refused"
 
 
 class GuestFailed(Error):

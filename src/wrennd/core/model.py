@@ -1,0 +1,62 @@
+"""What a user asks for: values that can't be invalid."""
+
+import re
+from dataclasses import dataclass, field
+
+from wrennd.core.errors import InvalidInput
+from wrennd.core.ids import check_name, check_sandbox_id
+
+MAX_VCPUS = 32  # Firecracker's bound (machine-config)
+# Below this the kernel, its initrd and the guest agent don't fit: measured, see docs/vmm.md.
+MIN_MEM_MIB = 128
+MAX_MEM_MIB = 1 << 20
+ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SandboxSpec:
+    """A sandbox as it is asked for. `dns` empty means: as the host resolves."""
+
+    id: str
+    image: str = "base"
+    vcpus: int = 1
+    mem_mib: int = 512
+    dns: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_sandbox_id(self.id)
+        check_name(self.image, "template")
+        if not 1 <= self.vcpus <= MAX_VCPUS:
+            raise InvalidInput(
+                f"{self.vcpus} vCPUs can't be given to a sandbox",
+                hint=f"choose between 1 and {MAX_VCPUS}",
+            )
+        if not MIN_MEM_MIB <= self.mem_mib <= MAX_MEM_MIB:
+            raise InvalidInput(
+                f"{self.mem_mib} MiB of memory can't be given to a sandbox",
+                hint=f"choose at least {MIN_MEM_MIB} MiB",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """A command to run in a sandbox. `cwd` empty means: the user's home directory."""
+
+    argv: tuple[str, ...]
+    env: dict[str, str] = field(default_factory=dict)
+    cwd: str = ""
+    user: str = "user"
+    has_stdin: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.argv or not self.argv[0]:
+            raise InvalidInput("no command was given", hint="put it behind --, as in -- echo hello")
+        for text in (*self.argv, *self.env.values(), self.cwd, self.user):
+            if "\0" in text:
+                raise InvalidInput("a NUL byte can't be part of a command")
+        for name in self.env:
+            if not ENV_NAME.fullmatch(name):
+                raise InvalidInput(
+                    f"{name!r} is not the name of an environment variable",
+                    hint="use letters, digits and '_', not beginning with a digit",
+                )

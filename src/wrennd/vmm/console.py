@@ -1,0 +1,69 @@
+"""What a guest or a VMM wrote to its files: read with suspicion, and kept from growing.
+
+The files lie in a directory that the VMM's uid may write, so they are opened without following
+links and without blocking, and what is shown of them can't steer a terminal.
+"""
+
+import contextlib
+import os
+import select
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+TAIL_BYTES = 16 * 1024
+MAX_BYTES = 4 << 20  # for a VMM that does not bound its console itself (Firecracker)
+LOOK_EVERY_S = 1.0
+
+
+def tail(path: Path, lines: int) -> list[str]:
+    """The last lines, printable characters only; nothing when there is no such file."""
+    try:
+        fd = _open(path, os.O_RDONLY)
+    except OSError:
+        return []
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return []
+        raw = os.pread(fd, TAIL_BYTES, max(0, os.fstat(fd).st_size - TAIL_BYTES))
+    finally:
+        os.close(fd)
+    text = raw.decode(errors="replace").replace("\r\n", "\n").replace("\r", "\n")
+    kept = ["".join(c if c.isprintable() else "?" for c in line) for line in text.split("\n")]
+    return [line for line in kept if line.strip()][-lines:]
+
+
+@contextmanager
+def bounded(path: Path, pidfd: int) -> Iterator[None]:
+    """Empty `path` whenever it has grown past MAX_BYTES, until the process of `pidfd` ends."""
+    stop = os.eventfd(0, os.EFD_CLOEXEC)
+    thread = threading.Thread(target=_watch, args=(path, pidfd, stop), name="console", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        os.eventfd_write(stop, 1)
+        thread.join()
+        os.close(stop)
+
+
+def _watch(path: Path, pidfd: int, stop: int) -> None:
+    while not select.select([pidfd, stop], [], [], LOOK_EVERY_S)[0]:
+        trim(path)
+
+
+def trim(path: Path) -> None:
+    """Empty the file if it is larger than MAX_BYTES."""
+    with contextlib.suppress(OSError):
+        fd = _open(path, os.O_WRONLY)
+        try:
+            if stat.S_ISREG(os.fstat(fd).st_mode) and os.fstat(fd).st_size > MAX_BYTES:
+                os.ftruncate(fd, 0)
+        finally:
+            os.close(fd)
+
+
+def _open(path: Path, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)

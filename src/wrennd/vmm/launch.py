@@ -1,0 +1,100 @@
+"""Start a VMM confined: describes its root to the exec wrapper `linux/confine.py`.
+
+Paths inside the VMM's root are constants here: they are part of every snapshot.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from wrennd.linux import confine, devices, process
+from wrennd.linux.process import Process
+from wrennd.vmm.program import Program, interpreter
+
+RUN = "/run/vmm"
+API_SOCKET = f"{RUN}/api.sock"
+CONSOLE = f"{RUN}/console.log"
+KERNEL = "/boot/vmlinux"
+INITRD = "/boot/initrd.img"
+DISK = "/disk/rootfs.ext4"
+STABLE_DISK = "/tmp/fc-vm/rootfs.ext4"
+
+MAX_FDS = 2048  # the jailer's default
+MAX_TASKS = 512  # QEMU: one thread a vCPU, up to 64 block workers, and its own
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """Where a VMM is put: all that it holds of the host. Owns nothing.
+
+    run_dir: becomes /run/vmm; the caller made it and removes it. netns: None for none at all.
+    cgroup_procs: the file to join, if there is a cgroup. dies_with_parent: end with the thread
+    that launches (Linux ties a death signal to the thread, not the process).
+    """
+
+    id: str
+    uid: int
+    run_dir: Path
+    kernel: Path
+    initrd: Path
+    disk: Path
+    netns: Path | None
+    cgroup_procs: Path | None
+    dies_with_parent: bool
+
+
+@contextmanager
+def launch(program: Program, cell: Cell) -> Iterator[Process]:
+    """A running VMM that has not been told anything yet. Killed at the end; its files are left.
+
+    Its stdout and stderr go to `vmm.log` in the run directory, which is its uid's.
+    """
+    os.chown(cell.run_dir, cell.uid, cell.uid)
+    log = os.open(
+        cell.run_dir / "vmm.log",
+        os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW,
+        0o600,
+    )
+    try:
+        os.fchown(log, cell.uid, cell.uid)
+        child = process.spawn(
+            [interpreter(), "-I", "-S", confine.__file__, json.dumps(describe(program, cell))],
+            stdout=log,
+            stderr=log,
+        )
+    finally:
+        os.close(log)
+    with child:
+        yield child
+
+
+def describe(program: Program, cell: Cell) -> dict[str, object]:
+    """What `linux/confine.py` is told."""
+    binds = [[source, target, False] for source, target in program.binds]
+    binds += [
+        [os.fspath(cell.run_dir), RUN, True],
+        [os.fspath(cell.kernel), KERNEL, False],
+        [os.fspath(cell.initrd), INITRD, False],
+        [os.fspath(cell.disk), DISK, True],
+    ]
+    return {
+        "argv": [*program.argv, "--api-sock", API_SOCKET, "--id", cell.id],
+        "env": {"PATH": "/usr/bin", "LANG": "C.UTF-8"},
+        "uid": cell.uid,
+        "netns": None if cell.netns is None else os.fspath(cell.netns),
+        "cgroup_procs": None if cell.cgroup_procs is None else os.fspath(cell.cgroup_procs),
+        "binds": binds,
+        "dirs": [],
+        "links": [
+            [DISK, STABLE_DISK],
+            ["usr/lib", "/lib"],
+            ["usr/lib64", "/lib64"],
+        ],
+        "nodes": devices.nodes(*program.devices),
+        "limits": {"RLIMIT_CORE": 0, "RLIMIT_NOFILE": MAX_FDS, "RLIMIT_NPROC": MAX_TASKS},
+        "parent": os.getpid() if cell.dies_with_parent else None,
+        "hostname": "vmm",
+    }

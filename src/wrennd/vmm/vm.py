@@ -1,0 +1,152 @@
+"""One microVM over the Firecracker API: booted by `boot`, gone when its block ends."""
+
+import os
+import select
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from wrennd.core.deadline import Deadline
+from wrennd.core.errors import DeadlineExceeded, VmmFailed
+from wrennd.core.timings import Timings
+from wrennd.linux.process import Process
+from wrennd.vmm import api, console, launch
+from wrennd.vmm.client import ApiClient
+from wrennd.vmm.launch import Cell
+from wrennd.vmm.program import Program
+
+START_TIMEOUT_S = 20.0  # a Python or QEMU started on a busy 2-core machine: 0.3 s when idle
+POLL_S = 0.005
+# Firecracker's serial output costs host CPU and disk: 256 KiB at once, then 64 KiB a second.
+SERIAL_LIMIT = {"size": 64 << 10, "one_time_burst": 256 << 10, "refill_time": 1000}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BootSpec:
+    """What the guest is made of. `tap` and `mac` empty: no network."""
+
+    vcpus: int
+    mem_mib: int
+    boot_args: str
+    tap: str = ""
+    mac: str = ""
+
+    def resources(self, *, limit_serial: bool) -> Iterator[api.Resource]:
+        """The calls that configure the machine, in order."""
+        yield api.MachineConfig(vcpu_count=self.vcpus, mem_size_mib=self.mem_mib)
+        yield api.Serial(
+            serial_out_path=launch.CONSOLE, rate_limiter=SERIAL_LIMIT if limit_serial else None
+        )
+        yield api.BootSource(
+            kernel_image_path=launch.KERNEL,
+            initrd_path=launch.INITRD,
+            boot_args=self.boot_args,
+        )
+        # Not the root device in Firecracker's sense: our initrd mounts it by root=/dev/vda.
+        yield api.Drive(drive_id="rootfs", path_on_host=launch.STABLE_DISK)
+        if self.tap:
+            yield api.NetworkInterface(
+                iface_id="eth0", host_dev_name=self.tap, guest_mac=self.mac or None
+            )
+        yield api.Entropy()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vm:
+    """A VMM whose guest runs. Owned by the block of `boot`; safe to look at from any thread."""
+
+    process: Process
+    client: ApiClient
+    run_dir: Path
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def pidfd(self) -> int:
+        """Readable once the VMM has ended."""
+        return self.process.pidfd
+
+    def console_tail(self, lines: int = 12) -> list[str]:
+        return console.tail(self.run_dir / "console.log", lines)
+
+    def describe_end(self) -> str:
+        """One clause on how the VMM ended, or that it has not."""
+        return describe_end(self.process, self.run_dir)
+
+
+@contextmanager
+def boot(program: Program, cell: Cell, spec: BootSpec, timings: Timings) -> Iterator[Vm]:
+    """Start a VMM, configure it, start the guest. At the end the VMM is killed.
+
+    Phases: vmm_start, vmm_configure, vmm_boot. Errors: VmmFailed with the VMM's exit code and
+    last words; VmmRefused when a call was answered with an error; DeadlineExceeded.
+    """
+    with ExitStack() as held:
+        _make_console(cell)
+        child = held.enter_context(launch.launch(program, cell))
+        client = ApiClient(cell.run_dir / "api.sock")
+        held.callback(client.close)
+        try:
+            with timings.phase("vmm_start"):
+                _wait_for_api(child, client, cell, Deadline.after(START_TIMEOUT_S))
+            with timings.phase("vmm_configure"):
+                for resource in spec.resources(limit_serial=program.is_firecracker):
+                    client.send(resource)
+            with timings.phase("vmm_boot"):
+                client.send(api.Action(action_type="InstanceStart"))
+        except VmmFailed as error:
+            if child.wait(Deadline.after(0.2)) is None:
+                raise
+            raise VmmFailed(describe_end(child, cell.run_dir)) from error
+        if program.is_firecracker:
+            held.enter_context(console.bounded(cell.run_dir / "console.log", child.pidfd))
+        yield Vm(process=child, client=client, run_dir=cell.run_dir)
+
+
+def describe_end(child: Process, run_dir: Path) -> str:
+    code = child.exit_code
+    if code is None:
+        return f"the VMM (pid {child.pid}) is still running"
+    how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    words = "; ".join(console.tail(run_dir / "vmm.log", 3))
+    return f"the VMM {how}" + (f" ({words})" if words else "")
+
+
+def _make_console(cell: Cell) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    fd = os.open(cell.run_dir / "console.log", flags, 0o600)
+    try:
+        os.fchown(fd, cell.uid, cell.uid)
+    finally:
+        os.close(fd)
+
+
+def _wait_for_api(child: Process, client: ApiClient, cell: Cell, deadline: Deadline) -> None:
+    """Wait until the VMM answers. It binds its socket itself, so there is nothing to wait on but
+    the socket's appearance; the pidfd ends the wait at once when the VMM dies instead."""
+    socket_path = cell.run_dir / "api.sock"
+    while True:
+        if select.select([child.pidfd], [], [], POLL_S)[0]:
+            child.wait(deadline)
+            raise VmmFailed(describe_end(child, cell.run_dir))
+        if socket_path.exists() and _answers(client):
+            return
+        if deadline.is_over:
+            raise DeadlineExceeded(
+                f"the VMM did not open its socket within {START_TIMEOUT_S:g} s",
+                hint="the machine may be overloaded; the VMM's last words are in its vmm.log",
+            )
+
+
+def _answers(client: ApiClient) -> bool:
+    """False while nobody listens yet: the file appears at bind, before listen."""
+    try:
+        client.describe()
+    except VmmFailed as error:
+        if isinstance(error.__cause__, ConnectionRefusedError):
+            return False
+        raise
+    return True
