@@ -9,11 +9,11 @@ import os
 import select
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, NoReturn, Self
 
 from wrennd.core.deadline import Deadline
 
@@ -203,3 +203,63 @@ def is_alive(pid: int, started: int) -> bool:
         return False
     fields = stat[stat.rindex(b")") + 2 :].split()
     return int(fields[19]) == started and fields[0] != b"Z"
+
+
+def kill_and_wait(pid: int, started: int, number: int, deadline: Deadline) -> None:
+    """Signal that very process, not our child, and wait until it has ended.
+
+    Errors: TimeoutError when it has not by the deadline.
+    """
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        if not is_alive(pid, started):  # the pid was another's by the time it was opened
+            return
+        signal.pidfd_send_signal(pidfd, number)
+        if not select.select([pidfd], [], [], deadline.remaining_s)[0]:
+            raise TimeoutError(f"process {pid} did not end after signal {number}")
+    finally:
+        os.close(pidfd)
+
+
+class Guard:
+    """A forked child that runs `undo` if this process dies without saying `dismiss`.
+
+    Fork it before there are threads, locks or anything else that it must not share. It is in a
+    session of its own (a terminal's signals pass it by) and keeps no descriptor but its pipe.
+    """
+
+    def __init__(self, undo: Callable[[], None]) -> None:
+        told, self._tell = os.pipe2(os.O_CLOEXEC)
+        self._pid = os.fork()
+        if self._pid == 0:
+            _guard(told, undo)
+        os.close(told)
+
+    def dismiss(self) -> None:
+        """End the guard and wait for it. Safe to call twice."""
+        if self._tell < 0:
+            return
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._tell, b".")
+        os.close(self._tell)
+        self._tell = -1
+        os.waitpid(self._pid, 0)
+
+
+def _guard(told: int, undo: Callable[[], None]) -> NoReturn:
+    try:
+        os.setsid()
+        null = os.open(os.devnull, os.O_RDWR)
+        for stream in (0, 1, 2):
+            os.dup2(null, stream)
+        for first, last in ((3, told), (told + 1, 1 << 16)):
+            os.closerange(first, last)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        if os.read(told, 1) == b"":
+            undo()
+    finally:
+        os._exit(0)

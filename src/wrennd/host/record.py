@@ -1,0 +1,111 @@
+"""The record of what a sandbox holds, written before anything is made; and who owns it.
+
+A sandbox's directory exists from before its first resource until after its last. Its owner, the
+process that made it, holds a lock on `owner.lock` in it for as long as it lives: a lock that can
+be taken means that the owner is dead and that what the record names may be unmade by
+`host/reclaim.py`. The lock goes with the process, SIGKILL included, and can't be confused by
+reused pids.
+
+Lock order: `sandboxes/` itself (made or removed entries), then one sandbox's `owner.lock`.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Self
+
+from wrennd.core.errors import NoCapacity
+from wrennd.linux import files
+from wrennd.storage.layout import Layout, SandboxPaths
+
+VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What a sandbox holds or is about to hold. Everything else is named by its ids."""
+
+    id: str
+    image_digest: str
+    kernel_digest: str
+    vmm: str
+    tier: str
+    overlay: str
+    slot: int | None = None
+    vmm_pid: int | None = None
+    vmm_start_time: int | None = None
+    version: int = VERSION
+
+    def encode(self) -> bytes:
+        return (json.dumps(dataclasses.asdict(self), indent=1) + "\n").encode()
+
+    @classmethod
+    def decode(cls, raw: bytes) -> Self:
+        """Errors: ValueError when it is not a record of a version that is known."""
+        values = json.loads(raw)
+        if not isinstance(values, dict) or values.get("version") != VERSION:
+            raise ValueError("not a sandbox record of version 1")
+        names = {field.name for field in dataclasses.fields(cls)}
+        return cls(**{name: value for name, value in values.items() if name in names})
+
+
+class Journal:
+    """The record of one sandbox that this process owns. Each `update` is on disk on return."""
+
+    def __init__(self, paths: SandboxPaths, record: Record) -> None:
+        self.paths = paths
+        self.record = record
+
+    def update(self, **changes: str | int | None) -> None:
+        self.record = dataclasses.replace(self.record, **changes)  # type: ignore[arg-type]
+        files.write_atomic(self.paths.record, self.record.encode())
+
+
+@contextmanager
+def opened(layout: Layout, record: Record) -> Iterator[Journal]:
+    """Make a sandbox's directories and record; at the end remove them, whatever is in them.
+
+    Errors: NoCapacity when the filesystem is full; FileExistsError when the id is taken.
+    """
+    paths = layout.sandbox(record.id)
+    try:
+        lock = _make(layout, paths)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise NoCapacity(f"the filesystem of {layout.data_dir} is full") from error
+        raise
+    try:
+        journal = Journal(paths, record)
+        journal.update()
+        yield journal
+    finally:
+        remove(layout, paths)
+        os.close(lock)
+
+
+def _make(layout: Layout, paths: SandboxPaths) -> int:
+    """The sandbox's directory with its lock taken, in one step as others see it."""
+    with files.locked(layout.sandboxes / ".lock"):
+        paths.data.mkdir(mode=0o700)
+        lock = os.open(paths.owner_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if not files.try_lock(lock):
+            raise AssertionError("a new lock file is held by somebody else")
+        paths.run.mkdir(mode=0o700, parents=True)
+    return lock
+
+
+def remove(layout: Layout, paths: SandboxPaths) -> None:
+    """Remove both directories; the data directory last, since it is what names the rest."""
+    with files.locked(layout.sandboxes / ".lock"):
+        if paths.run.exists():
+            shutil.rmtree(paths.run)
+        with contextlib.suppress(OSError):  # other sandboxes are in it, or it is gone
+            layout.run_dir.rmdir()
+        if paths.data.exists():
+            shutil.rmtree(paths.data)

@@ -1,0 +1,126 @@
+"""The seam `Driver`: how a sandbox gets a disk of its own from a base that never changes.
+
+Drivers: `reflink` (a clone that shares blocks; XFS, btrfs) and `copy` (a sparse copy; anywhere).
+Both keep the disk in one file. `choose` finds out what a directory's filesystem can do by doing
+it. The contract of all drivers is `tests/contract/storage/test_overlay.py`.
+"""
+
+import contextlib
+import errno
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from wrennd.core.errors import HostUnsuitable, ImageBroken, NoCapacity
+from wrennd.linux import files
+
+
+class Driver(Protocol):
+    """Makes and unmakes disks. Stateless: what exists is on the host, not in the object."""
+
+    @property
+    def name(self) -> str: ...
+
+    def create(self, base: Path, disk: Path, *, uid: int) -> Path:
+        """Make the disk for `uid` alone and say where a VMM finds it (a file or a device).
+
+        Errors: NoCapacity when the filesystem is full; ImageBroken when there is no base;
+        FileExistsError when there is a disk already. After an error nothing is left.
+        """
+
+    def remove(self, disk: Path) -> None:
+        """Unmake it; nothing happens when there is none."""
+
+
+class _FileDriver:
+    """A disk that is one file, filled from its base by one function."""
+
+    def __init__(self, name: str, fill: Callable[[int, int], None]) -> None:
+        self.name = name
+        self._fill = fill
+
+    def create(self, base: Path, disk: Path, *, uid: int) -> Path:
+        try:
+            source = os.open(base, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise ImageBroken(
+                f"the root filesystem {base} is missing", hint="run wrenn setup --force"
+            ) from None
+        try:
+            self._create(source, disk, uid)
+        finally:
+            os.close(source)
+        return disk
+
+    def _create(self, source: int, disk: Path, uid: int) -> None:
+        target = os.open(disk, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            self._fill(source, target)
+            os.fchown(target, uid, uid)
+        except BaseException as error:
+            disk.unlink()
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise NoCapacity(
+                    f"the filesystem of {disk.parent} is full: no disk could be made",
+                    hint="free some space, or choose another --data-dir",
+                ) from error
+            raise
+        finally:
+            os.close(target)
+
+    def remove(self, disk: Path) -> None:
+        disk.unlink(missing_ok=True)
+
+
+def copy_driver() -> Driver:
+    return _FileDriver("copy", files.copy_sparse)
+
+
+def reflink_driver() -> Driver:
+    return _FileDriver("reflink", files.clone)
+
+
+def choose(directory: Path, wanted: str) -> Driver:
+    """The best driver for disks in `directory`, or the wanted one if it works there.
+
+    Errors: HostUnsuitable when `reflink` is wanted and the filesystem can't clone.
+    """
+    if wanted == "copy":
+        return copy_driver()
+    if can_clone(directory):
+        return reflink_driver()
+    if wanted == "reflink":
+        raise HostUnsuitable(
+            f"the filesystem of {directory} can't clone files",
+            hint="put the data directory on XFS or btrfs, or use WRENN_OVERLAY=auto",
+        )
+    return copy_driver()
+
+
+def can_clone(directory: Path) -> bool:
+    """Whether FICLONE works there, tried on two files without names."""
+    with (
+        tempfile.TemporaryFile(dir=directory) as source,
+        tempfile.TemporaryFile(dir=directory) as target,
+    ):
+        source.write(b"\0" * 4096)
+        source.flush()
+        try:
+            files.clone(source.fileno(), target.fileno())
+        except OSError as error:
+            if error.errno in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY, errno.ENOSYS):
+                return False
+            raise
+    return True
+
+
+@contextmanager
+def overlay(driver: Driver, base: Path, disk: Path, *, uid: int) -> Iterator[Path]:
+    """A disk for the length of the block: what the VMM is given."""
+    made = driver.create(base, disk, uid=uid)
+    with contextlib.ExitStack() as held:
+        held.callback(driver.remove, disk)
+        yield made
