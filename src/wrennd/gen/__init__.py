@@ -1,1 +1,1 @@
-"""Generated from proto/ by buf; never edited."""
+from __future__ import annotations
