@@ -30,7 +30,8 @@ MAX_TASKS = 512  # QEMU: one thread a vCPU, up to 64 block workers, and its own
 class Cell:
     """Where a VMM is put: all that it holds of the host. Owns nothing.
 
-    run_dir: becomes /run/vmm; the caller made it and removes it. netns: None for none at all.
+    run_dir: becomes /run/vmm; the caller made it and removes it. disk: None for a guest that
+    needs none. netns: None for an empty one.
     cgroup_procs: the file to join, if there is a cgroup. dies_with_parent: end with the thread
     that launches (Linux ties a death signal to the thread, not the process).
     """
@@ -40,7 +41,7 @@ class Cell:
     run_dir: Path
     kernel: Path
     initrd: Path
-    disk: Path
+    disk: Path | None
     netns: Path | None
     cgroup_procs: Path | None
     dies_with_parent: bool
@@ -78,8 +79,9 @@ def describe(program: Program, cell: Cell) -> dict[str, object]:
         [os.fspath(cell.run_dir), RUN, True],
         [os.fspath(cell.kernel), KERNEL, False],
         [os.fspath(cell.initrd), INITRD, False],
-        [os.fspath(cell.disk), DISK, True],
     ]
+    if cell.disk is not None:
+        binds.append([os.fspath(cell.disk), DISK, True])
     return {
         "argv": [*program.argv, "--api-sock", API_SOCKET, "--id", cell.id],
         "env": {"PATH": "/usr/bin", "LANG": "C.UTF-8"},

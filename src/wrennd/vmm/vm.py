@@ -24,13 +24,14 @@ SERIAL_LIMIT = {"size": 64 << 10, "one_time_burst": 256 << 10, "refill_time": 10
 
 @dataclass(frozen=True, kw_only=True)
 class BootSpec:
-    """What the guest is made of. `tap` and `mac` empty: no network."""
+    """What the guest is made of. `tap` and `mac` empty: no network. `has_disk` false: no drive."""
 
     vcpus: int
     mem_mib: int
     boot_args: str
     tap: str = ""
     mac: str = ""
+    has_disk: bool = True
 
     def resources(self, *, limit_serial: bool) -> Iterator[api.Resource]:
         """The calls that configure the machine, in order."""
@@ -44,7 +45,8 @@ class BootSpec:
             boot_args=self.boot_args,
         )
         # Not the root device in Firecracker's sense: our initrd mounts it by root=/dev/vda.
-        yield api.Drive(drive_id="rootfs", path_on_host=launch.STABLE_DISK)
+        if self.has_disk:
+            yield api.Drive(drive_id="rootfs", path_on_host=launch.STABLE_DISK)
         if self.tap:
             yield api.NetworkInterface(
                 iface_id="eth0", host_dev_name=self.tap, guest_mac=self.mac or None
