@@ -20,7 +20,6 @@ from wrennd.core.deadline import Deadline
 from wrennd.core.errors import DeadlineExceeded, HostUnsuitable, VmmFailed
 from wrennd.core.timings import Timings
 from wrennd.linux import files
-from wrennd.vmm import console
 from wrennd.vmm.launch import Cell
 from wrennd.vmm.program import Program, Tier, firecracker, qemu
 from wrennd.vmm.vm import BootSpec, Vm, boot

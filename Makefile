@@ -1,0 +1,87 @@
+# Wrenn: two commands are enough. `make run` runs a command in a microVM, `make test` runs the tests.
+# Each installs what it needs: Debian packages, a virtual environment, the package with its C part.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+VENV := .venv
+PREFIX ?= /opt/wrenn
+BINDIR ?= /usr/local/bin
+
+# What the product runs on, and what its tests need besides.
+HOST_PACKAGES := python3-venv gcc libc6-dev qemu-system-x86 nftables mmdebstrap e2fsprogs
+TEST_PACKAGES := iproute2 busybox-static shellcheck xfsprogs procps util-linux tmux
+
+.PHONY: help run test test-all check bench fresh install proto clean packages test-packages
+
+help: ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+
+run: $(VENV)/.installed ## Boot a microVM, run `echo hello` in it, clean up
+	@$(VENV)/bin/wrenn run -- echo hello
+
+test: $(VENV)/.dev test-packages ## Run the tests (at most 30 minutes)
+	@$(VENV)/bin/python -m pytest -m "not long"
+
+test-all: $(VENV)/.dev test-packages ## Run the tests, the long ones too
+	@$(VENV)/bin/python -m pytest
+
+check: $(VENV)/.dev test-packages ## Format, lint, types, unit tests
+	@$(VENV)/bin/ruff format --check src tests
+	@$(VENV)/bin/ruff check src tests
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/python -m pytest -q tests/unit
+
+bench: $(VENV)/.dev test-packages ## Measure boot and exec, beside a bare QEMU
+	@$(VENV)/bin/python tests/bench/boot.py
+
+fresh: $(VENV)/.dev test-packages ## Prove `make run` and `make test` in a fresh Debian 12
+	@$(VENV)/bin/python tests/bench/fresh.py
+
+proto: $(VENV)/.dev ## Generate code from proto/
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" buf generate proto --template proto/buf.gen.yaml
+
+install: packages ## Put `wrenn` on PATH (PREFIX=/opt/wrenn, BINDIR=/usr/local/bin)
+	@$(PYTHON) -m venv $(PREFIX)
+	@$(PREFIX)/bin/pip install --quiet .
+	@mkdir -p $(BINDIR)
+	@ln -sfn $(PREFIX)/bin/wrenn $(BINDIR)/wrenn
+	@$(BINDIR)/wrenn version
+
+clean: ## Remove what was built in this directory (not /var/lib/wrenn)
+	@rm -rf $(VENV) .cache build dist src/wrennd.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@find src -name '*.so' -delete
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+packages:
+	@$(call install_missing,$(HOST_PACKAGES))
+
+test-packages:
+	@$(call install_missing,$(HOST_PACKAGES) $(TEST_PACKAGES))
+
+# The virtual environment is made anew when what it holds was declared anew.
+$(VENV)/.installed: pyproject.toml src/wrennd/qemu_vmm/ram_shim.c | packages
+	@echo "installing wrennd into $(VENV)" >&2
+	@[ -x $(VENV)/bin/python ] || $(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.installed
+	@echo "installing the development tools into $(VENV)" >&2
+	@$(VENV)/bin/pip install --quiet --editable '.[dev]'
+	@touch $@
+
+# Ask dpkg first: apt, and with it the network, is only used when something is missing.
+define install_missing
+missing=(); for p in $(1); do \
+  [ "$$(dpkg-query -W -f='$${db:Status-Status}' $$p 2>/dev/null || true)" = installed ] || missing+=("$$p"); \
+done; \
+if [ $${#missing[@]} -gt 0 ]; then \
+  [ "$$(id -u)" = 0 ] || { echo "make: these packages are missing, and only root can install them: $${missing[*]}" >&2; exit 1; }; \
+  echo "installing $${missing[*]}" >&2; \
+  apt-get update -qq >&2 && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$${missing[@]}" >/dev/null; \
+fi
+endef
