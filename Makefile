@@ -82,6 +82,6 @@ done; \
 if [ $${#missing[@]} -gt 0 ]; then \
   [ "$$(id -u)" = 0 ] || { echo "make: these packages are missing, and only root can install them: $${missing[*]}" >&2; exit 1; }; \
   echo "installing $${missing[*]}" >&2; \
-  apt-get update -qq >&2 && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$${missing[@]}" >/dev/null; \
+  apt-get update -qq >&2 && DEBIAN_FRONTEND=noninteractive apt-get install -o DPkg::Lock::Timeout=300 -y -qq --no-install-recommends "$${missing[@]}" >/dev/null; \
 fi
 endef

@@ -1,0 +1,34 @@
+import os
+
+from wrennd.vmm import console
+
+
+def test_tail_is_the_last_lines_and_can_not_steer_a_terminal(tmp_path):
+    log = tmp_path / "console.log"
+    log.write_bytes(b"one\r\ntwo \x1b[2Jx\n\n" + b"three \xff\n")
+    assert console.tail(log, 2) == ["two ?[2Jx", "three \ufffd"]
+
+
+def test_tail_of_what_is_not_a_file_is_empty(tmp_path):
+    (tmp_path / "link").symlink_to("/etc/hostname")
+    os.mkfifo(tmp_path / "fifo")
+    assert console.tail(tmp_path / "link", 5) == []
+    assert console.tail(tmp_path / "fifo", 5) == []
+    assert console.tail(tmp_path / "missing", 5) == []
+
+
+def test_trim_empties_only_what_grew_too_large(tmp_path):
+    log = tmp_path / "console.log"
+    log.write_bytes(b"x" * 100)
+    console.trim(log)
+    assert log.stat().st_size == 100
+    os.truncate(log, console.MAX_BYTES + 1)
+    console.trim(log)
+    assert log.stat().st_size == 0
+
+
+def test_bounded_ends_with_its_block_while_the_process_lives(tmp_path):
+    pidfd = os.pidfd_open(os.getpid())
+    with console.bounded(tmp_path / "console.log", pidfd):
+        pass
+    os.close(pidfd)
