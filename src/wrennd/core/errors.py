@@ -2,6 +2,8 @@
 
 Error                  internal            500  we broke it
 ├─ InvalidInput        invalid_argument    400  the caller's values are wrong; retrying can't help
+│  ├─ CommandNotFound       command_not_found       400  no such program in the sandbox
+│  └─ CommandNotExecutable  command_not_executable  400  it may not be executed there
 ├─ NotFound            not_found           404  no such sandbox, image, template
 ├─ AlreadyExists       already_exists      409  the name is taken
 ├─ NoCapacity          no_capacity         503  memory, disk or slots are used up for now
@@ -48,6 +50,14 @@ class Error(Exception):
 class InvalidInput(Error):
     code = "invalid_argument"
     status = 400
+
+
+class CommandNotFound(InvalidInput):
+    code = "command_not_found"
+
+
+class CommandNotExecutable(InvalidInput):
+    code = "command_not_executable"
 
 
 class NotFound(Error):

@@ -59,10 +59,21 @@ def data_runs(fd: int, size: int) -> Iterator[tuple[int, int]]:
 
 def _copy_run(source: int, target: int, start: int, end: int) -> None:
     while start < end:
-        copied = os.copy_file_range(source, target, end - start, start, start)
+        copied = _copy_some(source, target, start, end - start)
         if copied == 0:
             raise OSError(errno.EIO, "the source became shorter while it was copied")
         start += copied
+
+
+def _copy_some(source: int, target: int, at: int, count: int) -> int:
+    """Copy inside the kernel. Between different filesystems copy_file_range says EXDEV."""
+    try:
+        return os.copy_file_range(source, target, count, at, at)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+    os.lseek(target, at, os.SEEK_SET)
+    return os.sendfile(target, source, at, count)
 
 
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o600) -> None:
