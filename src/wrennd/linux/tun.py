@@ -1,0 +1,21 @@
+"""TAP devices: make one that stays and belongs to a uid (drivers/net/tun.c)."""
+
+import fcntl
+import struct
+
+IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
+TUNSETIFF = 0x400454CA  # _IOW('T', 202, int)
+TUNSETPERSIST = 0x400454CB  # _IOW('T', 203, int)
+TUNSETOWNER = 0x400454CC  # _IOW('T', 204, int)
+
+
+def make_tap(tun: int, name: str, *, owner: int) -> None:
+    """Make the TAP device `name` in the namespace in which `tun` (/dev/net/tun) was opened.
+
+    It outlives the descriptor, and a process of uid `owner` may open it without capabilities. No
+    group is set: a group would let further processes in. Frames may carry virtio-net headers.
+    """
+    flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR
+    fcntl.ioctl(tun, TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))
+    fcntl.ioctl(tun, TUNSETOWNER, owner)
+    fcntl.ioctl(tun, TUNSETPERSIST, 1)
