@@ -23,12 +23,15 @@ class Config:
     data_dir: everything that must outlive a reboot (WRENN_DATA_DIR).
     vmm: which VMM to use; `auto` probes (WRENN_VMM).
     overlay: which disk driver; `auto` probes (WRENN_OVERLAY).
+    network_pool: the IPv4 range that sandboxes get host-side addresses from
+        (WRENN_NETWORK_POOL); `network.addressing.parse_pool` judges it, "" is its default.
     log_level, log_form: WRENN_LOG_LEVEL, WRENN_LOG_FORM (console or json).
     """
 
     data_dir: Path = DEFAULT_DATA_DIR
     vmm: str = "auto"
     overlay: str = "auto"
+    network_pool: str = ""
     log_level: str = "warning"
     log_form: str = "console"
 
@@ -50,6 +53,7 @@ class Config:
             data_dir=Path(env.get("WRENN_DATA_DIR") or DEFAULT_DATA_DIR),
             vmm=env.get("WRENN_VMM") or "auto",
             overlay=env.get("WRENN_OVERLAY") or "auto",
+            network_pool=env.get("WRENN_NETWORK_POOL") or "",
             log_level=(env.get("WRENN_LOG_LEVEL") or "warning").lower(),
             log_form=(env.get("WRENN_LOG_FORM") or "console").lower(),
         )
