@@ -1,0 +1,109 @@
+"""Which handler answers which request, and who is let in."""
+
+from __future__ import annotations
+
+from wrennd.envd import files
+from wrennd.envd.init import VERSION_HEADER, Init
+from wrennd.envd.rpc import unimplemented
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from wrennd.envd.auth import Access
+    from wrennd.envd.clock import Clock
+    from wrennd.envd.connection import Exchange, Handler, Headers
+    from wrennd.envd.init import Settings
+    from wrennd.envd.rpc import Service
+
+MAX_UNWANTED_BYTES = 1 << 20
+PREFLIGHT: Headers = [
+    ("Access-Control-Allow-Methods", "GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS"),
+    ("Access-Control-Allow-Headers", "*"),
+    ("Access-Control-Max-Age", "7200"),
+]
+# Services of the contract that this version doesn't have.
+KNOWN_SERVICES = ("filesystem.Filesystem",)
+
+
+class Answer:
+    """Handler: one reply that depends on nothing in the body. The body is thrown away."""
+
+    def __init__(
+        self, exchange: Exchange, status: int, message: str = "", headers: Headers | None = None
+    ) -> None:
+        self._exchange = exchange
+        self._status = status
+        self._message = message
+        self._headers = headers or []
+        self._unwanted = 0
+
+    def data(self, data: bytes) -> None:
+        self._unwanted += len(data)
+        if self._unwanted > MAX_UNWANTED_BYTES:
+            self.end()
+
+    def end(self) -> None:
+        if self._message:
+            body = {"code": self._status, "message": self._message}
+            self._exchange.reply_json(self._status, body, self._headers)
+        else:
+            self._exchange.reply(self._status, self._headers)
+
+    def drained(self) -> None:
+        pass
+
+    def closed(self) -> None:
+        pass
+
+
+class Router:
+    """Finds the handler of an exchange."""
+
+    def __init__(
+        self, access: Access, settings: Settings, clock: Clock, services: dict[str, Service]
+    ) -> None:
+        self._access = access
+        self._settings = settings
+        self._clock = clock
+        self._services = services
+
+    def __call__(self, exchange: Exchange) -> Handler:
+        request = exchange.request
+        if request.method == "OPTIONS":
+            return Answer(exchange, 204, headers=PREFLIGHT)
+        if request.path == "/health":
+            return self._only(exchange, "GET") or Answer(exchange, 204, headers=VERSION_HEADER)
+        if request.path == "/init":
+            return self._only(exchange, "POST") or Init(
+                exchange, self._access, self._settings, self._clock
+            )
+        if not self._access.allows(request.headers):
+            return Answer(exchange, 401, "the access token is missing or wrong")
+        if request.path == "/files":
+            return self._only(exchange, "GET", "POST") or files.handler(exchange, self._settings)
+        return self._rpc(exchange)
+
+    def _rpc(self, exchange: Exchange) -> Handler:
+        path = exchange.request.path
+        name, _, method = path[1:].partition("/")
+        service = self._services.get(name)
+        if service is None and name not in KNOWN_SERVICES:
+            return Answer(exchange, 404, f"there is no {path}")
+        refusal = self._only(exchange, "POST")
+        if refusal is not None:
+            return refusal
+        if service is None:
+            return unimplemented(exchange)
+        wanted = service.content_type(method)
+        given = exchange.request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if wanted and given != wanted:
+            kind = [("Accept-Post", wanted)]
+            return Answer(exchange, 415, f"content type {given!r} is not {wanted}", kind)
+        return service.handler(exchange, method)
+
+    def _only(self, exchange: Exchange, *methods: str) -> Handler | None:
+        """The refusal of any other method, or None."""
+        if exchange.request.method in methods:
+            return None
+        allowed = ", ".join(methods)
+        text = f"{exchange.request.path} takes {allowed} only"
+        return Answer(exchange, 405, text, [("Allow", allowed)])
