@@ -17,23 +17,27 @@ from wrennd.host.record import Record
 from wrennd.linux import files, process
 from wrennd.linux.cgroup import Hierarchy
 from wrennd.network import leftovers
+from wrennd.network.slot import Network
 from wrennd.storage.layout import Layout
 
 log = logging.getLogger(__name__)
 KILL_TIMEOUT_S = 10.0
 
 
-def reclaim(layout: Layout) -> list[str]:
+def reclaim(layout: Layout, network: Network) -> list[str]:
     """Unmake every sandbox of this installation whose owner is dead; their ids.
 
     What the kernel holds is listed before the owners are asked: a sandbox made meanwhile is in
     neither list or alive in the second.
     """
-    seen = leftovers.find(layout.installation) | _cgroups(layout) | _directories(layout)
-    return [found for found in sorted(seen) if reclaim_one(layout, found)]
+    seen = leftovers.find(network) | _cgroups(layout) | _directories(layout)
+    done = [found for found in sorted(seen) if reclaim_one(layout, network, found)]
+    if done:
+        leftovers.sweep(network)
+    return done
 
 
-def reclaim_one(layout: Layout, sandbox_id: str) -> bool:
+def reclaim_one(layout: Layout, network: Network, sandbox_id: str) -> bool:
     """Unmake one sandbox unless its owner lives. True when something was unmade."""
     paths = layout.sandbox(sandbox_id)
     with contextlib.ExitStack() as held:
@@ -47,7 +51,7 @@ def reclaim_one(layout: Layout, sandbox_id: str) -> bool:
             if not files.try_lock(lock):
                 return False
         kill_vmm(layout, sandbox_id)
-        leftovers.remove(layout.installation, sandbox_id)
+        leftovers.remove(network, sandbox_id)
         remove_cgroup(layout, sandbox_id)
         record.remove(layout, paths)
     log.warning("reclaimed a sandbox whose owner died", extra={"sandbox": sandbox_id})

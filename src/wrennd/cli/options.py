@@ -1,0 +1,30 @@
+"""Options that several commands share."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wrennd.core import log
+from wrennd.core.config import Config
+
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir",
+        metavar="DIR",
+        help="Where images and sandboxes lie (WRENN_DATA_DIR; default /var/lib/wrenn).",
+        show_default=False,
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+
+
+def configured(data_dir: Path | None) -> Config:
+    """Settings from the environment, overridden by flags; sets up logging."""
+    config = Config.from_environ()
+    if data_dir is not None:
+        config = dataclasses.replace(config, data_dir=data_dir.absolute())
+    log.configure(level=config.log_level, form="json" if config.log_form == "json" else "console")
+    return config

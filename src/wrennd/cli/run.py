@@ -1,0 +1,214 @@
+"""`wrenn run`: boot a sandbox, run one command in it, and let both go."""
+
+import json
+import os
+import queue
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wrennd.cli import envfile, standalone
+from wrennd.cli.options import DataDir, Json, configured
+from wrennd.cli.progress import Progress
+from wrennd.core.deadline import Deadline
+from wrennd.core.errors import CommandNotExecutable, CommandNotFound, DeadlineExceeded, InvalidInput
+from wrennd.core.ids import new_sandbox_id
+from wrennd.core.model import Command, SandboxSpec
+from wrennd.core.sandboxes import Exit, Output, Running, Sandbox
+from wrennd.core.timings import Timings
+
+HELP = "Boot a microVM, run a command in it, and destroy it: wrenn run -- echo hello"
+TIMED_OUT, NOT_EXECUTABLE, NOT_FOUND = 124, 126, 127
+STDIN_CHUNK = 32 * 1024
+QUEUED = 64  # pieces of at most 32 KiB: a slow reader of ours must slow the guest, not fill memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Copy:
+    """A file or directory of the host to be put into the sandbox first."""
+
+    source: Path
+    destination: str
+
+    @classmethod
+    def parse(cls, text: str) -> "Copy":
+        source, colon, destination = text.rpartition(":")
+        if not colon or not source or not destination:
+            raise InvalidInput(f"{text!r} is not SRC:DST", hint="as in --copy ./app:/home/user/app")
+        if not Path(source).exists():
+            raise InvalidInput(f"{source!r} does not exist", hint="--copy takes SRC:DST")
+        return cls(source=Path(source), destination=destination)
+
+
+def run(  # noqa: PLR0913 - one parameter for each option is how Typer declares them
+    command: Annotated[list[str], typer.Argument(metavar="-- CMD...", show_default=False)],
+    template: Annotated[str, typer.Option(help="Base image to boot.")] = "base",
+    vcpus: Annotated[int, typer.Option(help="Virtual CPUs, 1 to 32.")] = 1,
+    memory: Annotated[int, typer.Option(metavar="MIB", help="Memory in MiB.")] = 512,
+    env: Annotated[
+        list[str] | None, typer.Option(metavar="K=V", help="Set a variable (repeatable).")
+    ] = None,
+    env_file: Annotated[
+        Path | None, typer.Option(metavar="F", help="Read variables from a file of K=V lines.")
+    ] = None,
+    cwd: Annotated[str, typer.Option(metavar="DIR", help="Directory to run in.")] = "",
+    user: Annotated[str, typer.Option(help="User to run as.")] = "user",
+    copy: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SRC:DST", help="Copy a file or directory in first (repeatable)."),
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(metavar="S", min=0.0, help="Stop after S seconds, exit 124; 0: never.")
+    ] = 0.0,
+    dns: Annotated[
+        list[str] | None, typer.Option(metavar="IP", help="Resolver to use (repeatable).")
+    ] = None,
+    interactive: Annotated[
+        bool, typer.Option("-i", "--interactive", help="Pass our stdin to the command.")
+    ] = False,
+    as_json: Json = False,
+    show_timings: Annotated[
+        bool, typer.Option("--timings", help="Print how long each phase took, on stderr.")
+    ] = False,
+    data_dir: DataDir = None,
+) -> int:
+    config = configured(data_dir)
+    copies = [Copy.parse(text) for text in copy or ()]
+    wanted = Command(
+        argv=tuple(command),
+        env=envfile.merged(env_file, env or []),
+        cwd=cwd,
+        user=user,
+        has_stdin=interactive,
+    )
+    spec = SandboxSpec(
+        id=new_sandbox_id(),
+        image=template,
+        vcpus=vcpus,
+        mem_mib=memory,
+        dns=tuple(dns or ()),
+    )
+    printer = _Collected() if as_json else _Streamed()
+    timings = Timings()
+    try:
+        with (
+            standalone.sandboxes(config, Progress()) as sandboxes,
+            sandboxes.create(spec, timings) as sandbox,
+        ):
+            code = _in_sandbox(sandbox, wanted, copies, timeout, printer, timings)
+    finally:
+        if show_timings and not as_json:
+            _print_timings(timings)
+    printer.finish(code, spec.id, timings)
+    return code
+
+
+def _in_sandbox(
+    sandbox: Sandbox,
+    wanted: Command,
+    copies: list[Copy],
+    timeout_s: float,
+    printer: "_Streamed | _Collected",
+    timings: Timings,
+) -> int:
+    """Copy, run, and translate the ways in which a command can fail to run into exit codes."""
+    with timings.phase("copy"):
+        for item in copies:
+            sandbox.upload(item.source, item.destination, user=wanted.user)
+    try:
+        with timings.phase("command"), sandbox.start(wanted) as running:
+            return _follow(running, wanted.has_stdin, timeout_s, printer)
+    except CommandNotFound as error:
+        print(f"wrenn: {error}", file=sys.stderr)
+        return NOT_FOUND
+    except CommandNotExecutable as error:
+        print(f"wrenn: {error}", file=sys.stderr)
+        return NOT_EXECUTABLE
+    except DeadlineExceeded:
+        print(f"wrenn: the command did not end within {timeout_s:g} s", file=sys.stderr)
+        return TIMED_OUT
+
+
+def _follow(
+    running: Running, has_stdin: bool, timeout_s: float, printer: "_Streamed | _Collected"
+) -> int:
+    """Print what comes until the command ends. The wait is one that signals can interrupt."""
+    deadline = Deadline.after(timeout_s) if timeout_s else None
+    events: queue.Queue[Output | Exit | Exception] = queue.Queue(QUEUED)
+    threading.Thread(target=_pump_events, args=(running, events), daemon=True).start()
+    if has_stdin:
+        threading.Thread(target=_pump_stdin, args=(running,), daemon=True).start()
+    while True:
+        try:
+            event = events.get(timeout=None if deadline is None else deadline.remaining_s)
+        except queue.Empty:
+            raise DeadlineExceeded("the command took too long") from None
+        if isinstance(event, Exception):
+            raise event
+        if isinstance(event, Exit):
+            return event.code
+        printer.write(event)
+
+
+def _pump_events(running: Running, events: "queue.Queue[Output | Exit | Exception]") -> None:
+    try:
+        for event in running.events():
+            events.put(event)
+    except Exception as error:  # noqa: BLE001 - handed to the main thread, which raises it
+        events.put(error)
+
+
+def _pump_stdin(running: Running) -> None:
+    """Our stdin until its end. A command that ends first takes the rest with it."""
+    try:
+        while data := os.read(0, STDIN_CHUNK):
+            running.send_stdin(data)
+        running.close_stdin()
+    except Exception:  # noqa: BLE001 - the command is gone, or its stdin is; its end is told by events
+        return
+
+
+class _Streamed:
+    """Output as it comes, stdout and stderr apart, byte for byte."""
+
+    def write(self, output: Output) -> None:
+        stream = sys.stdout.buffer if output.stream == "stdout" else sys.stderr.buffer
+        stream.write(output.data)
+        stream.flush()
+
+    def finish(self, code: int, sandbox_id: str, timings: Timings) -> None:
+        pass
+
+
+class _Collected:
+    """Everything in one JSON object at the end; undecodable bytes are replaced."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, list[bytes]] = {"stdout": [], "stderr": []}
+
+    def write(self, output: Output) -> None:
+        self._parts[output.stream].append(output.data)
+
+    def finish(self, code: int, sandbox_id: str, timings: Timings) -> None:
+        texts = {k: b"".join(v).decode(errors="replace") for k, v in self._parts.items()}
+        print(
+            json.dumps(
+                {
+                    "sandbox_id": sandbox_id,
+                    "exit_code": code,
+                    **texts,
+                    "timings_ms": timings.phases_ms,
+                    "total_ms": round(timings.total_ms, 1),
+                }
+            )
+        )
+
+
+def _print_timings(timings: Timings) -> None:
+    for name, ms in timings.phases_ms.items():
+        print(f"{name:>16} {ms:9.1f} ms", file=sys.stderr)
+    print(f"{'total':>16} {timings.total_ms:9.1f} ms", file=sys.stderr)

@@ -1,0 +1,28 @@
+"""Whether this host has room for a sandbox. Looked up when asked; nothing is reserved here."""
+
+import re
+from pathlib import Path
+
+from wrennd.core.errors import NoCapacity
+
+# What a VMM takes besides its guest's memory: measured, QEMU with its translation cache.
+VMM_OVERHEAD_MIB = 128
+
+
+def available_mib(meminfo: str) -> int:
+    """MemAvailable of /proc/meminfo."""
+    found = re.search(r"^MemAvailable:\s+(\d+) kB$", meminfo, re.MULTILINE)
+    if found is None:
+        raise ValueError("/proc/meminfo has no MemAvailable")
+    return int(found[1]) // 1024
+
+
+def check_memory(mem_mib: int, meminfo: str | None = None) -> None:
+    """Errors: NoCapacity when the host has less available than the sandbox may come to use."""
+    text = Path("/proc/meminfo").read_text() if meminfo is None else meminfo
+    there = available_mib(text)
+    if mem_mib + VMM_OVERHEAD_MIB > there:
+        raise NoCapacity(
+            f"a sandbox of {mem_mib} MiB does not fit: this host has {there} MiB available",
+            hint=f"choose a smaller --memory; {VMM_OVERHEAD_MIB} MiB go to the VMM itself",
+        )

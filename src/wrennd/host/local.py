@@ -1,0 +1,181 @@
+"""Sandboxes on this machine without a server: implements `core/sandboxes.py` for the CLI."""
+
+import contextlib
+import logging
+import os
+import queue
+import select
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from ipaddress import IPv4Network
+from pathlib import Path
+
+from wrennd.core.config import Config
+from wrennd.core.errors import HostUnsuitable, VmmFailed
+from wrennd.core.model import Command, SandboxSpec
+from wrennd.core.sandboxes import Exit, Output, Running
+from wrennd.core.timings import Timings
+from wrennd.host import capacity, setup, upload
+from wrennd.host.envd_client import Started
+from wrennd.host.machine import Machine, Parts
+from wrennd.host.reclaim import reclaim
+from wrennd.linux import routes
+from wrennd.linux.rtnetlink import Rtnetlink
+from wrennd.network import resolvers
+from wrennd.network.addressing import DEFAULT_POOL, parse_pool
+from wrennd.network.slot import Network
+from wrennd.storage import overlay
+from wrennd.storage.images import ImageStore, Kernel
+from wrennd.storage.layout import RUN_DIR, Layout
+from wrennd.vmm import probe
+from wrennd.vmm.probe import Candidates, Guest
+
+log = logging.getLogger(__name__)
+Report = Callable[[str], None]
+QUEUED = 64  # pieces of output, at most 32 KiB each
+READER_TIMEOUT_S = 1.0
+Events = queue.Queue[Output | Exit | Exception]
+
+
+class LocalSandboxes:
+    """This machine. `report` is told what is being done when images must be built first."""
+
+    def __init__(self, config: Config, report: Report) -> None:
+        require_root()
+        self.layout = Layout.prepare(config.data_dir)
+        self.network = network_of(config, self.layout)
+        self._config = config
+        self._report = report
+
+    @contextmanager
+    def create(self, spec: SandboxSpec, timings: Timings) -> Iterator["LocalSandbox"]:
+        with timings.phase("prepare"):
+            capacity.check_memory(spec.mem_mib)
+            reclaim(self.layout, self.network)
+            parts = self._parts(spec)
+        machine = Machine.boot(spec, parts, timings)
+        with contextlib.ExitStack() as held:
+            held.callback(machine.close)
+            yield LocalSandbox(machine)
+
+    def _parts(self, spec: SandboxSpec) -> Parts:
+        setup.ensure(self.layout, spec.image, self._report)
+        images = ImageStore(self.layout)
+        kernel = images.kernel()
+        program, _ = probe.choose(
+            self._config.vmm, candidates(self.layout), probe_guest(self.layout, kernel)
+        )
+        with Rtnetlink() as rt:
+            own = routes.addresses(rt)
+        return Parts(
+            layout=self.layout,
+            network=self.network,
+            program=program,
+            driver=overlay.choose(self.layout.sandboxes, self._config.overlay),
+            kernel=kernel,
+            image=images.find(spec.image),
+            dns=resolvers.choose(spec.dns, own),
+        )
+
+
+class LocalSandbox:
+    """One booted machine, as commands see it."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+
+    @property
+    def id(self) -> str:
+        return self._machine.spec.id
+
+    @contextmanager
+    def start(self, command: Command) -> Iterator[Running]:
+        with self._machine.envd.start(command) as started:
+            yield LocalRunning(started, self._machine)
+
+    def upload(self, source: Path, destination: str, *, user: str) -> None:
+        upload.upload(self._machine.envd, source, destination, user=user)
+
+
+class LocalRunning:
+    """A command in a machine. A VMM that dies ends it, though its connection never would."""
+
+    def __init__(self, started: Started, machine: Machine) -> None:
+        self._started = started
+        self._machine = machine
+
+    def events(self) -> Iterator[Output | Exit]:
+        """From the agent's stream and the VMM's pidfd, whichever speaks first."""
+        events: Events = queue.Queue(QUEUED)
+        over = os.eventfd(0, os.EFD_CLOEXEC)
+        watcher = threading.Thread(target=self._watch, args=(events, over), daemon=True)
+        watcher.start()
+        threading.Thread(target=self._pump, args=(events,), daemon=True).start()
+        try:
+            while True:
+                event = events.get()
+                if isinstance(event, Exception):
+                    raise event
+                yield event
+                if isinstance(event, Exit):
+                    return
+        finally:
+            os.eventfd_write(over, 1)
+            watcher.join()
+            os.close(over)
+
+    def send_stdin(self, data: bytes) -> None:
+        self._started.send_stdin(data)
+
+    def close_stdin(self) -> None:
+        self._started.close_stdin()
+
+    def _pump(self, events: Events) -> None:
+        try:
+            for event in self._started.events():
+                events.put(event)
+        except Exception as error:  # noqa: BLE001 - handed on to the caller of `events`
+            events.put(error)
+
+    def _watch(self, events: Events, over: int) -> None:
+        vm = self._machine.vm
+        if over in select.select([vm.pidfd, over], [], [])[0]:
+            return
+        tail = "\n    ".join(vm.console_tail())
+        failure = VmmFailed(
+            f"the sandbox ended under its command: {vm.describe_end()}",
+            hint=f"the console's last lines:\n    {tail}" if tail else "",
+        )
+        with contextlib.suppress(queue.Full):  # nobody reads: nobody needs to know
+            events.put(failure, timeout=READER_TIMEOUT_S)
+
+
+def require_root() -> None:
+    """Errors: HostUnsuitable when this process is not root."""
+    if os.geteuid() != 0:
+        raise HostUnsuitable(
+            "sandboxes can only be made by root",
+            hint="run it with sudo: namespaces, TAP devices and mounts need it",
+        )
+
+
+def network_of(config: Config, layout: Layout) -> Network:
+    return Network(installation=layout.installation, run_root=RUN_DIR, pool=pool_of(config))
+
+
+def pool_of(config: Config) -> IPv4Network:
+    return parse_pool(config.network_pool) if config.network_pool else DEFAULT_POOL
+
+
+def candidates(layout: Layout) -> Candidates:
+    return Candidates(firecracker=layout.firecracker, answers=layout.probes)
+
+
+def probe_guest(layout: Layout, kernel: Kernel) -> Guest:
+    return Guest(
+        kernel=kernel.vmlinux,
+        initrd=kernel.initrd,
+        kernel_digest=kernel.digest,
+        run_parent=layout.run_dir,
+    )

@@ -1,0 +1,116 @@
+"""Prove the two commands on a fresh machine: a Debian 12 chroot with a plain PATH.
+
+The chroot holds what DESIGN calls fresh (python3, pip, git; make, without which no command of a
+Makefile runs) and a clean clone of HEAD; nothing of this checkout's environment but the settings
+by which package registries are reached. Prints the time of each command; exits with the code of
+the first that fails. `--keep` leaves the chroot; `--only run` skips the tests.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parents[2]
+PLAIN_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+PACKAGES = "ca-certificates,git,make,python3,python3-pip"
+# How registries are reached: taken over, as any machine would have its own.
+PASSED = ("PIP_", "SSL_CERT", "REQUESTS_CA", "CURL_CA", "http_proxy", "https_proxy", "no_proxy",
+          "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")  # fmt: skip
+NOT_PASSED = ("PIP_FIND_LINKS",)  # wheels that lie on this machine
+
+ENTER = """
+set -eu
+root=$1; shift
+mount --make-rprivate /
+mount -t proc proc "$root/proc"
+mount -t sysfs sysfs "$root/sys"
+mount --rbind /dev "$root/dev"
+mount -t tmpfs tmpfs "$root/run"
+mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
+cgroup=$(awk '$3 == "cgroup2" { print $2; exit }' /proc/mounts)
+[ -z "$cgroup" ] || mount --bind "$cgroup" "$root/sys/fs/cgroup"
+exec chroot "$root" "$@"
+"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--keep", action="store_true")
+    parser.add_argument("--only", choices=("run", "test"))
+    options = parser.parse_args()
+    with chroot(keep=options.keep) as root:
+        clone(root)
+        if options.only != "test":
+            for label in ("make run, the first time", "make run, again"):
+                if code := timed(label, root, "make", "-C", "/src", "run"):
+                    return code
+        if options.only != "run":
+            return timed("make test", root, "make", "-C", "/src", "test")
+    return 0
+
+
+@contextmanager
+def chroot(*, keep: bool) -> Iterator[Path]:
+    """A Debian 12 made from this machine's apt sources (those of Debian itself)."""
+    parent = Path(tempfile.mkdtemp(prefix="wrenn-fresh-", dir="/var/tmp"))
+    root = parent / "root"
+    started = time.monotonic()
+    try:
+        command = ["mmdebstrap", "--variant=apt", f"--include={PACKAGES}", "--quiet", "bookworm"]
+        subprocess.run([*command, root, *debian_sources()], check=True)
+        take_over_registry_settings(root)
+        print(f"fresh: a Debian 12 chroot in {time.monotonic() - started:.1f} s", flush=True)
+        yield root
+    finally:
+        if keep:
+            print(f"fresh: kept {root}", flush=True)
+        else:
+            shutil.rmtree(parent)
+
+
+def debian_sources() -> list[str]:
+    lines = subprocess.run(
+        ["apt-get", "indextargets", "--format", "deb $(SITE) $(RELEASE) $(COMPONENT)",
+         "Origin: Debian", "Created-By: Packages"],
+        check=True, capture_output=True, text=True,
+    ).stdout.splitlines()  # fmt: skip
+    return sorted({line for line in lines if " bookworm" in line})
+
+
+def take_over_registry_settings(root: Path) -> None:
+    """Proxies and certificates of apt and pip: configuration, not software."""
+    shutil.copytree("/etc/ssl/certs", root / "etc/ssl/certs", dirs_exist_ok=True, symlinks=True)
+    local = Path("/usr/local/share/ca-certificates")
+    if local.is_dir():
+        shutil.copytree(local, root / local.relative_to("/"), dirs_exist_ok=True)
+    for file in Path("/etc/apt/apt.conf.d").glob("*proxy*"):
+        shutil.copy(file, root / "etc/apt/apt.conf.d")
+    for file in (Path("/etc/pip.conf"), Path("/etc/resolv.conf"), Path("/etc/hosts")):
+        if file.exists():
+            shutil.copy(file, root / file.relative_to("/"))
+
+
+def clone(root: Path) -> None:
+    subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", REPO, root / "src"], check=True)
+
+
+def timed(label: str, root: Path, *command: str) -> int:
+    env = {k: v for k, v in os.environ.items() if k.startswith(PASSED) and k not in NOT_PASSED}
+    env |= {"PATH": PLAIN_PATH, "HOME": "/root", "LANG": "C.UTF-8", "TERM": "dumb"}
+    inside = ["/usr/bin/env", "-i", *(f"{k}={v}" for k, v in env.items()), *command]
+    enter = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", ENTER, "sh"]
+    started = time.monotonic()
+    code = subprocess.run([*enter, root, *inside], env=env, check=False).returncode
+    print(f"fresh: {label}: exit code {code}, {time.monotonic() - started:.1f} s", flush=True)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
