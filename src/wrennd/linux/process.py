@@ -233,10 +233,12 @@ class Guard:
 
     def __init__(self, undo: Callable[[], None]) -> None:
         told, self._tell = os.pipe2(os.O_CLOEXEC)
+        parent = os.pidfd_open(os.getpid())
         self._pid = os.fork()
         if self._pid == 0:
-            _guard(told, undo)
+            _guard(told, parent, undo)
         os.close(told)
+        os.close(parent)
 
     def dismiss(self) -> None:
         """End the guard and wait for it. Safe to call twice."""
@@ -249,17 +251,27 @@ class Guard:
         os.waitpid(self._pid, 0)
 
 
-def _guard(told: int, undo: Callable[[], None]) -> NoReturn:
+def _guard(told: int, parent: int, undo: Callable[[], None]) -> NoReturn:
     try:
         os.setsid()
         null = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(null, stream)
-        for first, last in ((3, told), (told + 1, 1 << 16)):
-            os.closerange(first, last)
+        _close_all_but(told, parent)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         if os.read(told, 1) == b"":
+            # A dying process closes its descriptors one after another: only when it has ended
+            # are its locks free, too.
+            select.select([parent], [], [])
             undo()
     finally:
         os._exit(0)
+
+
+def _close_all_but(*kept: int) -> None:
+    first = 3
+    for fd in sorted(kept):
+        os.closerange(first, fd)
+        first = fd + 1
+    os.closerange(first, os.sysconf("SC_OPEN_MAX"))
