@@ -41,6 +41,10 @@ REFUSED = tuple(
 MAX_CONNECTIONS = 4096
 CONNECTIONS_PER_SECOND = 500
 CONNECTIONS_BURST = 1000
+# Answers to refused packets. The kernel has one budget of such answers for the whole machine
+# (net.ipv4.icmp_msgs_per_sec, 1000), which one guest must not use up.
+REFUSALS_PER_SECOND = 20
+REFUSALS_BURST = 40
 
 FORWARDING_TABLE = "wrenn-forwarding"
 FORWARDING_SET = "uplinks"
@@ -103,7 +107,9 @@ table inet wrenn {{
     }}
     chain outgoing {{
         ip daddr @resolvers meta l4proto {{ tcp, udp }} th dport 53 goto limited
-        ip daddr @refused reject with icmp type admin-prohibited
+        ip daddr @refused limit rate {REFUSALS_PER_SECOND}/second burst {REFUSALS_BURST} packets \
+reject with icmp type admin-prohibited
+        ip daddr @refused drop
         goto limited
     }}
     chain limited {{

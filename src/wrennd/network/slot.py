@@ -43,6 +43,8 @@ NAMESPACE_SYSCTLS = {
     "ipv4/conf/default/send_redirects": 0,
     "ipv4/conf/all/accept_redirects": 0,
     "ipv4/conf/default/accept_redirects": 0,
+    # Refusals have a limit in the rules; the kernel's would be six, then one a second.
+    "ipv4/icmp_ratelimit": 0,
 }
 NO_IPV6 = {"ipv6/conf/all/disable_ipv6": 1, "ipv6/conf/default/disable_ipv6": 1}
 
