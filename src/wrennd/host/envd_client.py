@@ -1,0 +1,307 @@
+"""Talking to one guest's agent: until it is ready, its first orders, commands, files.
+
+Synchronous; a method may be called from any thread, and each call has a connection of its own.
+RPCs go through the generated client (`envd_rpc.py`), which is imported when first needed, since
+that takes long; `wait_ready` does it while the guest boots.
+"""
+
+import base64
+import datetime
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, BinaryIO
+from urllib.parse import urlencode
+
+from wrennd.core.deadline import Deadline
+from wrennd.core.errors import (
+    DeadlineExceeded,
+    Error,
+    GuestFailed,
+    InvalidInput,
+    NoCapacity,
+    NotFound,
+)
+from wrennd.core.model import Command
+from wrennd.core.sandboxes import Exit, Output
+from wrennd.host import envd_wire
+from wrennd.host.envd_wire import Peer, Reply
+
+if TYPE_CHECKING:
+    from wrennd.host.envd_rpc import Call, Event
+
+PORT = 49983
+# Emulated and on a busy host, an answer that takes milliseconds elsewhere may take a second.
+CALL_S = 30.0
+ATTEMPT_S = 2.0
+INPUT_BYTES = 1 << 20
+ENTROPY_BYTES = 64
+RAW = "application/octet-stream"
+
+_BY_STATUS: dict[int, type[Error]] = {
+    400: InvalidInput,
+    401: InvalidInput,
+    403: InvalidInput,
+    404: NotFound,
+    409: InvalidInput,
+    507: NoCapacity,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Orders:
+    """What a guest is told after every start. Empty means: as it was."""
+
+    token: str
+    env: Mapping[str, str] = field(default_factory=dict)
+    user: str = ""
+    workdir: str = ""
+
+    def to_json(self) -> bytes:
+        """With the time of now and fresh entropy: made anew for each attempt."""
+        body: dict[str, object] = {
+            "accessToken": self.token,
+            "envVars": dict(self.env),
+            "timestamp": datetime.datetime.now(datetime.UTC).isoformat(),
+            "entropy": base64.b64encode(os.urandom(ENTROPY_BYTES)).decode(),
+        }
+        if self.user:
+            body["defaultUser"] = self.user
+        if self.workdir:
+            body["defaultWorkdir"] = self.workdir
+        return json.dumps(body).encode()
+
+
+class EnvdClient:
+    """The agent of one guest.
+
+    vmm_pidfd: when this becomes readable every wait ends with VmmFailed. The caller owns it and
+    keeps it open for as long as the client is used.
+    """
+
+    def __init__(
+        self, address: str, port: int = PORT, *, token: str = "", vmm_pidfd: int = -1
+    ) -> None:
+        self._peer = Peer(address=address, port=port, vmm_pidfd=vmm_pidfd)
+        self._token = token
+
+    def wait_ready(self, deadline: Deadline, vmm_pidfd: int = -1) -> None:
+        """Until the agent answers; a pidfd given here is watched in this call only.
+
+        Errors: DeadlineExceeded; VmmFailed at once when the VMM ends; GuestFailed when something
+        else than our agent answers.
+        """
+        peer = self._peer if vmm_pidfd < 0 else replace(self._peer, vmm_pidfd=vmm_pidfd)
+        import_rpc()
+        reply = _repeat(peer, deadline, lambda: ("GET", "/health", {}, None))
+        if reply.status != 204:
+            raise GuestFailed(f"{peer} answered /health with status {reply.status}")
+
+    def init(
+        self,
+        *,
+        token: str,
+        env: Mapping[str, str] | None = None,
+        user: str = "",
+        workdir: str = "",
+        deadline: Deadline | None = None,
+    ) -> None:
+        """Set clock, entropy, token and defaults; from then on this client uses `token`.
+
+        Repeated until it is answered: an order that is carried out twice does no harm. Errors:
+        InvalidInput for values that the agent refuses; GuestFailed when it refuses our token.
+        """
+        orders = Orders(token=token, env=env or {}, user=user, workdir=workdir)
+        headers = {"Content-Type": "application/json", **self._headers}
+        reply = _repeat(
+            self._peer,
+            deadline or Deadline.after(CALL_S),
+            lambda: ("POST", "/init", headers, orders.to_json()),
+        )
+        if reply.status == 401:
+            raise GuestFailed(f"{self._peer} refuses the access token")
+        _check(reply, "initialise the guest")
+        self._token = token
+
+    @contextmanager
+    def start(self, command: Command, *, limit_s: float | None = None) -> Iterator["Started"]:
+        """Run a command; leaving the block drops its connection, not the command.
+
+        limit_s: the agent kills the command after that time; its events end in DeadlineExceeded.
+        Errors: CommandNotFound, CommandNotExecutable, InvalidInput (cwd, user), NoCapacity (the
+        guest has no room for another process), GuestFailed, VmmFailed.
+        """
+        call = self._call(None)
+        events = call.start(command, limit_s)
+        try:
+            pid = _begun(events)
+        except BaseException:
+            call.cancel()
+            raise
+        started = Started(self, call, events, pid)
+        try:
+            yield started
+        finally:
+            started.close()
+
+    def upload_file(
+        self, path: str, source: BinaryIO, *, mode: int, user: str = "", limit_s: float = 3600.0
+    ) -> None:
+        """Write a file in the guest: parents are made, what is there is replaced.
+
+        mode: its permission bits, set before the first byte is written. Errors: InvalidInput (path
+        or user), NoCapacity when the guest's disk is full, GuestFailed, VmmFailed.
+        """
+        query = {"path": path, "mode": f"{mode & 0o7777:o}"}
+        if user:
+            query["username"] = user
+        deadline = Deadline.after(limit_s)
+        request = (
+            "POST",
+            f"/files?{urlencode(query)}",
+            {"Content-Type": RAW, **self._headers},
+            source,
+        )
+        sock = envd_wire.dial(self._peer, Deadline.after(CALL_S))
+        try:
+            reply = envd_wire.call(sock, self._peer, deadline, request)
+        except OSError as error:
+            raise GuestFailed(f"uploading {path} broke off: {error}") from error
+        _check(reply, f"write {path}")
+
+    @property
+    def _headers(self) -> dict[str, str]:
+        return {"X-Access-Token": self._token} if self._token else {}
+
+    def _call(self, deadline: Deadline | None) -> "Call":
+        from wrennd.host.envd_rpc import Call
+
+        return Call(self._peer, self._headers, deadline)
+
+
+class Started:
+    """A command that runs in the guest. Only `events` belongs to one thread."""
+
+    def __init__(
+        self, client: EnvdClient, call: "Call", events: Iterator["Event"], pid: int
+    ) -> None:
+        self.pid = pid
+        self._client = client
+        self._calls = {call}
+        self._events = events
+        # Guards _calls and _is_closed; never held while something waits.
+        self._lock = threading.Lock()
+        self._is_closed = False
+
+    def events(self) -> Iterator[Output | Exit]:
+        """What the command writes as it comes, then one Exit.
+
+        Errors: DeadlineExceeded (its time limit), GuestFailed, VmmFailed.
+        """
+        last: Exit | None = None
+        for event in self._events:
+            if isinstance(event, Exit):
+                # Held back: when the limit killed it, that is what the caller must learn.
+                last = event
+            elif isinstance(event, Output):
+                yield event
+        if last is None:
+            raise GuestFailed(f"the guest agent did not say how process {self.pid} ended")
+        yield last
+
+    def send_stdin(self, data: bytes) -> bool:
+        """Wait until the command has taken it; false when it takes no more (ended, closed).
+
+        Errors: VmmFailed; GuestFailed after `close`.
+        """
+        for at in range(0, len(data), INPUT_BYTES):
+            with self._calling() as call:
+                try:
+                    call.send_input(self.pid, data[at : at + INPUT_BYTES])
+                except (NotFound, GuestFailed):
+                    self._check_open()
+                    return False
+        return True
+
+    def close_stdin(self) -> None:
+        """The command reads end of file. Nothing happens when it has ended."""
+        with self._calling(CALL_S) as call:
+            try:
+                call.close_stdin(self.pid)
+            except NotFound:
+                return
+
+    def signal(self, *, kill: bool) -> None:
+        """SIGKILL or SIGTERM to the command's process group; nothing when it has ended."""
+        with self._calling(CALL_S) as call:
+            try:
+                call.send_signal(self.pid, kill=kill)
+            except NotFound:
+                return
+
+    def close(self) -> None:
+        """Drop the connections and wake whoever waits on them. The command goes on."""
+        with self._lock:
+            self._is_closed = True
+            calls = set(self._calls)
+        for call in calls:
+            call.cancel()
+
+    @contextmanager
+    def _calling(self, limit_s: float | None = None) -> Iterator["Call"]:
+        call = self._client._call(None if limit_s is None else Deadline.after(limit_s))
+        with self._lock:
+            self._check_open()
+            self._calls.add(call)
+        try:
+            yield call
+        finally:
+            with self._lock:
+                self._calls.discard(call)
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise GuestFailed(f"the connection to process {self.pid} was closed")
+
+
+def import_rpc() -> None:
+    """Import what commands need, 150 ms of it, at a time when nobody waits for it."""
+    import wrennd.host.envd_rpc  # noqa: F401
+
+
+def _begun(events: Iterator["Event"]) -> int:
+    """The pid, which is the first event. Errors: why there is none."""
+    from wrennd.host.envd_rpc import Began
+
+    first = next(events, None)
+    if not isinstance(first, Began):
+        raise GuestFailed("the guest agent did not say that the command started")
+    return first.pid
+
+
+def _repeat(peer: Peer, deadline: Deadline, request: Callable[[], envd_wire.Request]) -> Reply:
+    """Ask until there is a reply. Errors: DeadlineExceeded, VmmFailed, GuestFailed."""
+    while True:
+        sock = envd_wire.knock(peer, deadline)
+        patience = Deadline(min(deadline.at, Deadline.after(ATTEMPT_S).at))
+        try:
+            return envd_wire.call(sock, peer, patience, request())
+        except (OSError, DeadlineExceeded) as error:
+            if deadline.is_over:
+                raise DeadlineExceeded(f"{peer} did not answer in time") from error
+            envd_wire.rest(peer, deadline)
+
+
+def _check(reply: Reply, what: str) -> None:
+    """Errors: by the reply's status, with the agent's own words."""
+    if reply.status < 300:
+        return
+    try:
+        message = str(json.loads(reply.body)["message"])
+    except (ValueError, KeyError, TypeError):
+        message = f"status {reply.status}"
+    kind = _BY_STATUS.get(reply.status, GuestFailed)
+    raise kind(f"the guest could not {what}: {message}")
