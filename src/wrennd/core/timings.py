@@ -6,11 +6,15 @@ from contextlib import contextmanager
 
 
 class Timings:
-    """The phases of one operation. Not shared between threads."""
+    """The phases of one operation. Not shared between threads.
+
+    `ended_at`: when each phase ended last, on the monotonic clock (seconds).
+    """
 
     def __init__(self) -> None:
         self._started = time.monotonic()
         self._phases: dict[str, float] = {}
+        self.ended_at: dict[str, float] = {}
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -19,7 +23,9 @@ class Timings:
         try:
             yield
         finally:
-            self._phases[name] = self._phases.get(name, 0.0) + (time.monotonic() - start) * 1000
+            end = time.monotonic()
+            self._phases[name] = self._phases.get(name, 0.0) + (end - start) * 1000
+            self.ended_at[name] = end
 
     @property
     def total_ms(self) -> float:
