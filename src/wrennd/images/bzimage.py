@@ -23,7 +23,8 @@ _SECTOR = 512
 
 _LZ4_LEGACY_MAGIC = b"\x02\x21\x4c\x18"
 _LZ4_LEGACY_BLOCK = 8 << 20
-# The build appends the unpacked size as u32; it is no part of the compressed data.
+# The build appends the unpacked size as u32; it is no part of the compressed data. Except for gzip,
+# whose own last field is just that.
 _SIZE_TRAILER = 4
 
 # An entry point for a hypervisor that starts the ELF file directly (PVH): without it neither
@@ -58,8 +59,8 @@ def _payload(image: bytes) -> bytes:
 
 def _decompress(payload: bytes) -> bytes:
     name, unpack = _compression(payload)
-    data = payload[:-_SIZE_TRAILER]
-    (expected,) = struct.unpack_from("<I", payload, len(data))
+    data = payload if name == "gzip" else payload[:-_SIZE_TRAILER]
+    (expected,) = struct.unpack_from("<I", payload, len(payload) - _SIZE_TRAILER)
     try:
         unpacked = unpack(data)
     except (lz4.block.LZ4BlockError, lzma.LZMAError, zlib.error, OSError, EOFError) as error:
@@ -88,7 +89,7 @@ def _compression(payload: bytes) -> tuple[str, Callable[[bytes], bytes]]:
 
 
 def unpack_lz4_legacy(data: bytes) -> bytes:
-    """LZ4's legacy frame: the magic, then blocks of (u32 packed size, data), 8 MiB unpacked each."""
+    """LZ4's legacy frame: the magic, then blocks of u32 packed size and data, 8 MiB each."""
     unpacked = bytearray()
     at = len(_LZ4_LEGACY_MAGIC)
     while at < len(data):
