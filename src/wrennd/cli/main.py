@@ -50,7 +50,7 @@ def main() -> NoReturn:
         code = INTERRUPTED
     except BrokenPipeError:  # whoever read our output is gone
         code = 128 + signal.SIGPIPE
-    except Exception as error:  # noqa: BLE001 - the outermost frame: users see no traceback
+    except Exception as error:
         log.debug("internal error", exc_info=True)
         code = _explain(
             Error(

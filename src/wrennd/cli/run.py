@@ -1,5 +1,6 @@
 """`wrenn run`: boot a sandbox, run one command in it, and let both go."""
 
+import contextlib
 import json
 import os
 import queue
@@ -15,7 +16,13 @@ from wrennd.cli import envfile, standalone
 from wrennd.cli.options import DataDir, Json, configured
 from wrennd.cli.progress import Progress
 from wrennd.core.deadline import Deadline
-from wrennd.core.errors import CommandNotExecutable, CommandNotFound, DeadlineExceeded, InvalidInput
+from wrennd.core.errors import (
+    CommandNotExecutable,
+    CommandNotFound,
+    DeadlineExceeded,
+    Error,
+    InvalidInput,
+)
 from wrennd.core.ids import new_sandbox_id
 from wrennd.core.model import Command, SandboxSpec
 from wrennd.core.sandboxes import Exit, Output, Running, Sandbox
@@ -163,13 +170,13 @@ def _pump_events(running: Running, events: "queue.Queue[Output | Exit | Exceptio
 
 
 def _pump_stdin(running: Running) -> None:
-    """Our stdin until its end. A command that ends first takes the rest with it."""
-    try:
+    """Our stdin until its end, or until the command takes no more."""
+    # The sandbox may go while this waits for input; its end is told by the events.
+    with contextlib.suppress(Error):
         while data := os.read(0, STDIN_CHUNK):
-            running.send_stdin(data)
+            if not running.send_stdin(data):
+                return
         running.close_stdin()
-    except Exception:  # noqa: BLE001 - the command is gone, or its stdin is; its end is told by events
-        return
 
 
 class _Streamed:

@@ -39,7 +39,8 @@ class Running(Protocol):
         event; VmmFailed or GuestFailed when the sandbox breaks under it.
         """
 
-    def send_stdin(self, data: bytes) -> None: ...
+    def send_stdin(self, data: bytes) -> bool:
+        """False when the command takes no more."""
 
     def close_stdin(self) -> None: ...
 

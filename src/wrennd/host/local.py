@@ -3,15 +3,13 @@
 import contextlib
 import logging
 import os
-import queue
-import select
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ipaddress import IPv4Network
 from pathlib import Path
 
 from wrennd.core.config import Config
+from wrennd.core.deadline import Deadline
 from wrennd.core.errors import HostUnsuitable, VmmFailed
 from wrennd.core.model import Command, SandboxSpec
 from wrennd.core.sandboxes import Exit, Output, Running
@@ -30,12 +28,10 @@ from wrennd.storage.images import ImageStore, Kernel
 from wrennd.storage.layout import RUN_DIR, Layout
 from wrennd.vmm import probe
 from wrennd.vmm.probe import Candidates, Guest
+from wrennd.vmm.vm import Vm
 
 log = logging.getLogger(__name__)
 Report = Callable[[str], None]
-QUEUED = 64  # pieces of output, at most 32 KiB each
-READER_TIMEOUT_S = 1.0
-Events = queue.Queue[Output | Exit | Exception]
 
 
 class LocalSandboxes:
@@ -92,63 +88,35 @@ class LocalSandbox:
     @contextmanager
     def start(self, command: Command) -> Iterator[Running]:
         with self._machine.envd.start(command) as started:
-            yield LocalRunning(started, self._machine)
+            yield LocalRunning(started, self._machine.vm)
 
     def upload(self, source: Path, destination: str, *, user: str) -> None:
         upload.upload(self._machine.envd, source, destination, user=user)
 
 
 class LocalRunning:
-    """A command in a machine. A VMM that dies ends it, though its connection never would."""
+    """A command in a machine."""
 
-    def __init__(self, started: Started, machine: Machine) -> None:
+    def __init__(self, started: Started, vm: Vm) -> None:
         self._started = started
-        self._machine = machine
+        self._vm = vm
 
     def events(self) -> Iterator[Output | Exit]:
-        """From the agent's stream and the VMM's pidfd, whichever speaks first."""
-        events: Events = queue.Queue(QUEUED)
-        over = os.eventfd(0, os.EFD_CLOEXEC)
-        watcher = threading.Thread(target=self._watch, args=(events, over), daemon=True)
-        watcher.start()
-        threading.Thread(target=self._pump, args=(events,), daemon=True).start()
+        """Ends when the VMM does, with what it and the console said last."""
         try:
-            while True:
-                event = events.get()
-                if isinstance(event, Exception):
-                    raise event
-                yield event
-                if isinstance(event, Exit):
-                    return
-        finally:
-            os.eventfd_write(over, 1)
-            watcher.join()
-            os.close(over)
+            yield from self._started.events()
+        except VmmFailed as error:
+            self._vm.process.wait(Deadline.after(1))
+            raise VmmFailed(
+                f"the sandbox ended under its command: {self._vm.describe_end()}",
+                hint=self._vm.console_hint(),
+            ) from error
 
-    def send_stdin(self, data: bytes) -> None:
-        self._started.send_stdin(data)
+    def send_stdin(self, data: bytes) -> bool:
+        return self._started.send_stdin(data)
 
     def close_stdin(self) -> None:
         self._started.close_stdin()
-
-    def _pump(self, events: Events) -> None:
-        try:
-            for event in self._started.events():
-                events.put(event)
-        except Exception as error:  # noqa: BLE001 - handed on to the caller of `events`
-            events.put(error)
-
-    def _watch(self, events: Events, over: int) -> None:
-        vm = self._machine.vm
-        if over in select.select([vm.pidfd, over], [], [])[0]:
-            return
-        tail = "\n    ".join(vm.console_tail())
-        failure = VmmFailed(
-            f"the sandbox ended under its command: {vm.describe_end()}",
-            hint=f"the console's last lines:\n    {tail}" if tail else "",
-        )
-        with contextlib.suppress(queue.Full):  # nobody reads: nobody needs to know
-            events.put(failure, timeout=READER_TIMEOUT_S)
 
 
 def require_root() -> None:

@@ -89,7 +89,7 @@ class Machine:
                         parts.driver, parts.image.rootfs, journal.paths.disk, uid=slot.uid
                     )
                 )
-            group = held.enter_context(_cgroup(parts.layout, spec))
+            group = held.enter_context(cgroup_of(parts.layout, spec.id))
             booted = held.enter_context(
                 vm.boot(
                     parts.program,
@@ -120,18 +120,18 @@ def _record(spec: SandboxSpec, parts: Parts) -> Record:
 
 
 @contextmanager
-def _cgroup(layout: Layout, spec: SandboxSpec) -> Iterator[Cgroup | None]:
+def cgroup_of(layout: Layout, sandbox_id: str) -> Iterator[Cgroup | None]:
     """The sandbox's cgroup, limited as far as there are controllers; None without cgroup2."""
     hierarchy = Hierarchy.find()
     if hierarchy is None:
         yield None
         return
-    group = hierarchy.make(reclaim.group_name(layout), spec.id)
+    group = hierarchy.make(reclaim.group_name(layout), sandbox_id)
     try:
         group.limit("pids.max", str(MAX_VMM_TASKS))
         yield group
     finally:
-        reclaim.remove_cgroup(layout, spec.id)
+        reclaim.remove_cgroup(layout, sandbox_id)
 
 
 def _cell(
@@ -167,14 +167,13 @@ def _boot_spec(spec: SandboxSpec, slot: Slot) -> BootSpec:
 
 def _reach_agent(spec: SandboxSpec, booted: Vm, slot: Slot) -> EnvdClient:
     """A client whose agent has answered and knows its sandbox."""
-    client = EnvdClient(str(slot.address))
+    client = EnvdClient(str(slot.address), vmm_pidfd=booted.pidfd)
     try:
-        client.wait_ready(Deadline.after(GUEST_TIMEOUT_S), booted.pidfd)
+        client.wait_ready(Deadline.after(GUEST_TIMEOUT_S))
         client.init(token=os.urandom(20).hex(), env={"WRENN_SANDBOX_ID": spec.id})
     except (VmmFailed, GuestFailed, DeadlineExceeded) as error:
         raise GuestFailed(
-            f"the guest did not get ready: {_reason(booted, error)}",
-            hint="the console's last lines:\n    " + "\n    ".join(booted.console_tail()),
+            f"the guest did not get ready: {_reason(booted, error)}", hint=booted.console_hint()
         ) from error
     return client
 

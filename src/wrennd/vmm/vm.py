@@ -74,6 +74,11 @@ class Vm:
     def console_tail(self, lines: int = 12) -> list[str]:
         return console.tail(self.run_dir / "console.log", lines)
 
+    def console_hint(self) -> str:
+        """The console's last lines as a hint; empty when there are none."""
+        lines = self.console_tail()
+        return "the console's last lines:\n    " + "\n    ".join(lines) if lines else ""
+
     def describe_end(self) -> str:
         """One clause on how the VMM ended, or that it has not."""
         return describe_end(self.process, self.run_dir)
