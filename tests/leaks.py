@@ -77,9 +77,11 @@ def snapshot(scope: Scope | None = None) -> Host:
     return Host({kind: frozenset(look(scope)) for kind, look in LOOKS.items()})
 
 
-def assert_no_leaks(before: Host, scope: Scope | None = None) -> None:
+def assert_no_leaks(
+    before: Host, scope: Scope | None = None, *, patience_s: float = PATIENCE_S
+) -> None:
     """Fail, naming them, when things are there that were not before (after some patience)."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + patience_s
     while left := snapshot(scope).since(before):
         if time.monotonic() > deadline:
             raise AssertionError("left behind:\n  " + "\n  ".join(left))

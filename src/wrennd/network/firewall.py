@@ -50,52 +50,8 @@ FORWARDING_TABLE = "wrenn-forwarding"
 FORWARDING_SET = "uplinks"
 
 
-@dataclass(frozen=True, kw_only=True)
-class SlotRules:
-    """What the rules in a slot's namespace depend on.
-
-    host_address, address: both ends of its veth pair. refused: networks besides REFUSED (the pool,
-    the host's own addresses).
-    """
-
-    host_address: IPv4Address
-    address: IPv4Address
-    resolvers: tuple[IPv4Address, ...]
-    refused: tuple[IPv4Network, ...]
-
-    def render(self) -> str:
-        refused = _elements([*REFUSED, *self.refused])
-        resolvers = f"elements = {_elements(self.resolvers)}" if self.resolvers else ""
-        return f"""\
-table inet wrenn {{
-    set refused {{
-        type ipv4_addr; flags interval; auto-merge
-        elements = {refused}
-    }}
-    set resolvers {{
-        type ipv4_addr
-        {resolvers}
-    }}
-
-    # Before connection tracking: what is spoofed must not even take an entry.
-    chain early {{
-        type filter hook prerouting priority raw; policy accept;
-        meta nfproto ipv6 drop
-        iifname "{TAP}" ip saddr != {GUEST_ADDRESS} drop
-        iifname "{UPLINK}" ip daddr != {self.address} drop
-    }}
-
-    # Only the host itself reaches the guest, as its gateway; the rest are answers.
-    chain to_guest {{
-        type nat hook prerouting priority dstnat; policy accept;
-        iifname "{UPLINK}" ip saddr {self.host_address} dnat ip to {GUEST_ADDRESS}
-    }}
-    chain sources {{
-        type nat hook postrouting priority srcnat; policy accept;
-        oifname "{UPLINK}" snat ip to {self.address}
-        oifname "{TAP}" snat ip to {GATEWAY_ADDRESS}
-    }}
-
+# The part that is the same in every slot.
+_FILTERS = f"""
     chain forward {{
         type filter hook forward priority filter; policy drop;
         meta nfproto ipv6 drop
@@ -129,7 +85,59 @@ limit rate 50/second accept
         oifname "{TAP}" ip saddr {GATEWAY_ADDRESS} meta l4proto icmp accept
         oifname "{UPLINK}" icmp type {{ destination-unreachable, time-exceeded }} accept
     }}
-}}
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlotRules:
+    """What the rules in a slot's namespace depend on.
+
+    host_address, address: both ends of its veth pair. refused: networks besides REFUSED (the pool,
+    the host's own addresses).
+    """
+
+    host_address: IPv4Address
+    address: IPv4Address
+    resolvers: tuple[IPv4Address, ...]
+    refused: tuple[IPv4Network, ...]
+
+    def render(self) -> str:
+        return f"table inet wrenn {{\n{self._sets()}{self._translation()}{_FILTERS}}}\n"
+
+    def _sets(self) -> str:
+        refused = _elements([*REFUSED, *self.refused])
+        resolvers = f"elements = {_elements(self.resolvers)}" if self.resolvers else ""
+        return f"""\
+    set refused {{
+        type ipv4_addr; flags interval; auto-merge
+        elements = {refused}
+    }}
+    set resolvers {{
+        type ipv4_addr
+        {resolvers}
+    }}
+"""
+
+    def _translation(self) -> str:
+        return f"""
+    # Before connection tracking: what is spoofed must not even take an entry.
+    chain early {{
+        type filter hook prerouting priority raw; policy accept;
+        meta nfproto ipv6 drop
+        iifname "{TAP}" ip saddr != {GUEST_ADDRESS} drop
+        iifname "{UPLINK}" ip daddr != {self.address} drop
+    }}
+
+    # Only the host itself reaches the guest, as its gateway; the rest are answers.
+    chain to_guest {{
+        type nat hook prerouting priority dstnat; policy accept;
+        iifname "{UPLINK}" ip saddr {self.host_address} dnat ip to {GUEST_ADDRESS}
+    }}
+    chain sources {{
+        type nat hook postrouting priority srcnat; policy accept;
+        oifname "{UPLINK}" snat ip to {self.address}
+        oifname "{TAP}" snat ip to {GATEWAY_ADDRESS}
+    }}
 """
 
 

@@ -8,6 +8,7 @@
 their own; every one is ended, and every namespace removed, on exit.
 """
 
+import contextlib
 import json
 import os
 import secrets
@@ -107,6 +108,14 @@ class Worker:
             raise Failed(said["error"], said["text"])
         return said["answer"]
 
+    def end(self) -> int | None:
+        """Its exit code, once it has closed its slots (0) or is dead already."""
+        stdin = self.program.process.stdin
+        assert stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            stdin.close()
+        return self.program.process.wait(Deadline.after(TIMEOUT_S))
+
     def kill(self) -> None:
         self.program.process.signal(9)
         assert self.program.process.wait(Deadline.after(TIMEOUT_S)) == -9
@@ -169,8 +178,19 @@ class World:
         self, installation: str, *, run_root: Path | None = None, pool: str = "198.19.0.0/19"
     ) -> Worker:
         root = run_root or self.run_root
-        program = self.spawn("host", "worker.py", installation, os.fspath(root), pool)
-        return Worker(program, installation, root)
+        words = ("host", "worker.py", installation, os.fspath(root), pool)
+        made = Worker(self.spawn(*words), installation, root)
+        self._held.callback(self._end_worker, made, words)
+        return made
+
+    def _end_worker(self, worker: Worker, words: tuple[str, ...]) -> None:
+        """Let it close its slots; remove what a killed one left."""
+        if worker.end() == 0:
+            return
+        heir = Worker(self.spawn(*words), worker.installation, worker.run_root)
+        for sandbox in heir("find"):
+            heir("remove", sandbox=sandbox)
+        heir("sweep")
 
     def guest(self, worker: Worker, name: str, *, dns: tuple[str, ...] = (RESOLVER,)) -> Guest:
         """Open a slot and cable a new guest to it."""

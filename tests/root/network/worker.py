@@ -97,6 +97,9 @@ def main() -> None:
         except (OSError, Error) as error:
             said = {"error": type(error).__name__, "text": str(error)}
         print(json.dumps(said), flush=True)
+    with ExitStack() as last:
+        for held in worker.open.values():
+            last.push(held)
 
 
 if __name__ == "__main__":
