@@ -21,6 +21,8 @@ CLEAN_ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "LANG": "C.UTF-8",
 }
+# What tools make for a guest must not depend on the umask of whoever called us.
+CLEAN_UMASK = 0o022
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +69,7 @@ def run(
         text=True,
         errors="replace",
         start_new_session=True,
+        umask=CLEAN_UMASK,
     ) as popen:
         try:
             out, err = popen.communicate(stdin, timeout=timeout_s)
