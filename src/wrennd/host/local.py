@@ -49,13 +49,14 @@ class LocalSandboxes:
         with timings.phase("prepare"):
             capacity.check_memory(spec.mem_mib)
             reclaim(self.layout, self.network)
-            parts = self._parts(spec)
+            parts = self.parts(spec)
         machine = Machine.boot(spec, parts, timings)
         with contextlib.ExitStack() as held:
             held.callback(machine.close)
             yield LocalSandbox(machine)
 
-    def _parts(self, spec: SandboxSpec) -> Parts:
+    def parts(self, spec: SandboxSpec) -> Parts:
+        """What this host makes the sandbox of; builds images that are not there yet."""
         setup.ensure(self.layout, spec.image, self._report)
         images = ImageStore(self.layout)
         kernel = images.kernel()

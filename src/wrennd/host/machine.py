@@ -41,7 +41,10 @@ MAX_VMM_TASKS = 512
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What machines are made of on this host: chosen once, used for each."""
+    """What machines are made of on this host: chosen once, used for each.
+
+    guest_timeout_s: how long a guest may take from its start until its agent answers.
+    """
 
     layout: Layout
     network: Network
@@ -50,6 +53,7 @@ class Parts:
     kernel: Kernel
     image: Image
     dns: tuple[IPv4Address, ...]
+    guest_timeout_s: float = GUEST_TIMEOUT_S
 
 
 class Machine:
@@ -100,7 +104,7 @@ class Machine:
             )
             journal.update(vmm_pid=booted.pid, vmm_start_time=booted.process.start_time)
             with timings.phase("guest"):
-                envd = _reach_agent(spec, booted, slot)
+                envd = _reach_agent(spec, parts, booted, slot)
             log.info("sandbox booted", extra={"sandbox": spec.id, **timings.phases_ms})
             return cls(spec, booted, envd, held.pop_all())
 
@@ -165,11 +169,11 @@ def _boot_spec(spec: SandboxSpec, slot: Slot) -> BootSpec:
     )
 
 
-def _reach_agent(spec: SandboxSpec, booted: Vm, slot: Slot) -> EnvdClient:
+def _reach_agent(spec: SandboxSpec, parts: Parts, booted: Vm, slot: Slot) -> EnvdClient:
     """A client whose agent has answered and knows its sandbox."""
     client = EnvdClient(str(slot.address), vmm_pidfd=booted.pidfd)
     try:
-        client.wait_ready(Deadline.after(GUEST_TIMEOUT_S))
+        client.wait_ready(Deadline.after(parts.guest_timeout_s))
         client.init(token=os.urandom(20).hex(), env={"WRENN_SANDBOX_ID": spec.id})
     except (VmmFailed, GuestFailed, DeadlineExceeded) as error:
         raise GuestFailed(

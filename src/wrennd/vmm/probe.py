@@ -21,7 +21,7 @@ from wrennd.core.errors import DeadlineExceeded, HostUnsuitable, VmmFailed
 from wrennd.core.timings import Timings
 from wrennd.linux import files
 from wrennd.vmm.launch import Cell
-from wrennd.vmm.program import Program, Tier, firecracker, qemu
+from wrennd.vmm.program import QEMU, Program, Tier, firecracker, qemu
 from wrennd.vmm.vm import BootSpec, Vm, boot
 
 TIMEOUT_S = 30.0  # DESIGN: a KVM guest that takes longer is not usable
@@ -57,9 +57,14 @@ class Candidates:
 
     firecracker: Path
     answers: Path
+    qemu: Path = QEMU
 
     def programs(self) -> tuple[Program, ...]:
-        return (firecracker(self.firecracker), qemu(Tier.KVM), qemu(Tier.EMULATED))
+        return (
+            firecracker(self.firecracker),
+            qemu(Tier.KVM, self.qemu),
+            qemu(Tier.EMULATED, self.qemu),
+        )
 
 
 def choose(wanted: str, candidates: Candidates, guest: Guest) -> tuple[Program, list[Verdict]]:

@@ -55,7 +55,7 @@ def firecracker(binary: Path) -> Program:
     )
 
 
-def qemu(tier: Tier) -> Program:
+def qemu(tier: Tier, binary: Path = QEMU) -> Program:
     """Our Firecracker-compatible server on Debian's QEMU, on this very interpreter."""
     accel = "kvm" if tier is Tier.KVM else "tcg"
     start = (
@@ -66,7 +66,7 @@ def qemu(tier: Tier) -> Program:
     return Program(
         name=f"qemu-{tier}",
         tier=tier,
-        binary=QEMU,
+        binary=binary,
         argv=(os.fspath(interpreter()), "-I", "-S", "-B", "-c", start, "--accel", accel),
         binds=_qemu_binds(),
         devices=(("/dev/kvm", *devices) if tier is Tier.KVM else devices),
