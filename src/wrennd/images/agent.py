@@ -15,7 +15,7 @@ import wrennd
 from wrennd.images.runtime import Runtime
 
 ENTRY_MODULE = "wrennd.envd.__main__"
-_MAIN = f"from {ENTRY_MODULE} import main\n\nraise SystemExit(main())\n"
+_MAIN = f"import sys\n\nfrom {ENTRY_MODULE} import main\n\nsys.exit(main(sys.argv[1:]))\n"
 _EARLIEST = (1980, 1, 1, 0, 0, 0)  # the first moment that a zip file can tell
 
 

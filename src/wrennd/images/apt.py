@@ -42,7 +42,7 @@ Dir::State::status "{directory}/status";
 Dir::Cache "{directory}/cache";
 Dir::Cache::archives "archives";
 Dir::Cache::pkgcache "pkgcache.bin";
-Dir::Cache::srcpkgcache "srcpkgcache.bin";
+Dir::Cache::srcpkgcache "";
 Dir::Etc::preferences "/dev/null";
 Dir::Etc::preferencesparts "/dev/null";
 Dir::Etc::trustedparts "{directory}/keys";

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from wrennd.core.errors import ImageBroken
 from wrennd.images import compile_sources
@@ -23,18 +24,23 @@ COMPILE_TIMEOUT_S = 120.0
 CHECK_TIMEOUT_S = 60.0
 # Where the runtime lies in a guest; tracebacks name files by it.
 GUEST_PATH = "/usr/lib/wrenn/python"
+VERSION_FILE = "VERSION"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
     """A finished runtime: the directory that becomes /usr/lib/wrenn/python in a guest.
 
-    python: such as python3.11. version: of the interpreter's package.
+    version: of the interpreter's Debian package.
     """
 
     path: Path
-    python: str
     version: str
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """The one that `build` left at `path`. Errors: FileNotFoundError."""
+        return cls(path=path, version=(path / VERSION_FILE).read_text().strip())
 
     @property
     def command(self) -> list[str]:
@@ -63,8 +69,8 @@ def build(recipe: RuntimeRecipe, apt: Apt, *, work: Path, target: Path) -> Runti
     apt.forget_older(packages)
     _copy_programs(recipe, root, python, target)
     _compile_library(recipe, root, python, target)
-    version = _version(packages, python)
-    made = Runtime(path=target, python=python, version=version)
+    (target / VERSION_FILE).write_text(f"{_version(packages, python)}\n")
+    made = Runtime.load(target)
     _check_imports(recipe, made)
     return made
 
