@@ -8,11 +8,9 @@ import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from wrennd.cli import envfile, standalone
+from wrennd.cli import run_options as options
 from wrennd.cli.options import DataDir, Json, configured
 from wrennd.cli.progress import Progress
 from wrennd.core.deadline import Deadline
@@ -52,35 +50,20 @@ class Copy:
 
 
 def run(  # noqa: PLR0913 - one parameter for each option is how Typer declares them
-    command: Annotated[list[str], typer.Argument(metavar="-- CMD...", show_default=False)],
-    template: Annotated[str, typer.Option(help="Base image to boot.")] = "base",
-    vcpus: Annotated[int, typer.Option(help="Virtual CPUs, 1 to 32.")] = 1,
-    memory: Annotated[int, typer.Option(metavar="MIB", help="Memory in MiB.")] = 512,
-    env: Annotated[
-        list[str] | None, typer.Option(metavar="K=V", help="Set a variable (repeatable).")
-    ] = None,
-    env_file: Annotated[
-        Path | None, typer.Option(metavar="F", help="Read variables from a file of K=V lines.")
-    ] = None,
-    cwd: Annotated[str, typer.Option(metavar="DIR", help="Directory to run in.")] = "",
-    user: Annotated[str, typer.Option(help="User to run as.")] = "user",
-    copy: Annotated[
-        list[str] | None,
-        typer.Option(metavar="SRC:DST", help="Copy a file or directory in first (repeatable)."),
-    ] = None,
-    timeout: Annotated[
-        float, typer.Option(metavar="S", min=0.0, help="Stop after S seconds, exit 124; 0: never.")
-    ] = 0.0,
-    dns: Annotated[
-        list[str] | None, typer.Option(metavar="IP", help="Resolver to use (repeatable).")
-    ] = None,
-    interactive: Annotated[
-        bool, typer.Option("-i", "--interactive", help="Pass our stdin to the command.")
-    ] = False,
+    command: options.Words,
+    template: options.Template = "base",
+    vcpus: options.Vcpus = 1,
+    memory: options.Memory = 512,
+    env: options.Env = None,
+    env_file: options.EnvFile = None,
+    cwd: options.Cwd = "",
+    user: options.User = "user",
+    copy: options.Copies = None,
+    timeout: options.Timeout = 0.0,
+    dns: options.Dns = None,
+    interactive: options.Interactive = False,
     as_json: Json = False,
-    show_timings: Annotated[
-        bool, typer.Option("--timings", help="Print how long each phase took, on stderr.")
-    ] = False,
+    show_timings: options.ShowTimings = False,
     data_dir: DataDir = None,
 ) -> int:
     config = configured(data_dir)

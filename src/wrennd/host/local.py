@@ -19,6 +19,7 @@ from wrennd.host.envd_client import Started
 from wrennd.host.machine import Machine, Parts
 from wrennd.host.reclaim import reclaim
 from wrennd.linux import routes
+from wrennd.linux.process import Guard
 from wrennd.linux.rtnetlink import Rtnetlink
 from wrennd.network import resolvers
 from wrennd.network.addressing import DEFAULT_POOL, parse_pool
@@ -32,6 +33,24 @@ from wrennd.vmm.vm import Vm
 
 log = logging.getLogger(__name__)
 Report = Callable[[str], None]
+
+
+@contextmanager
+def opened(config: Config, report: Report) -> Iterator["LocalSandboxes"]:
+    """Sandboxes that end with this process; a guard undoes what it can't when it is killed.
+
+    Enter it from the main thread, before there are others: the guard is a fork.
+    """
+    here = LocalSandboxes(config, report)
+
+    def undo() -> None:
+        reclaim(here.layout, here.network)
+
+    guard = Guard(undo)
+    try:
+        yield here
+    finally:
+        guard.dismiss()
 
 
 class LocalSandboxes:

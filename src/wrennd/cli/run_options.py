@@ -1,0 +1,29 @@
+"""The options of `wrenn run`, as Typer reads them from the types of its parameters."""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+Words = Annotated[list[str], Argument(metavar="-- CMD...", show_default=False)]
+Template = Annotated[str, Option(metavar="NAME", help="Base image to boot.")]
+Vcpus = Annotated[int, Option(metavar="N", help="Virtual CPUs, 1 to 32.")]
+Memory = Annotated[int, Option(metavar="MIB", help="Memory in MiB.")]
+Env = Annotated[list[str] | None, Option(metavar="K=V", help="Set a variable (repeatable).")]
+EnvFile = Annotated[
+    Path | None, Option(metavar="F", help="Read variables from a file of K=V lines.")
+]
+Cwd = Annotated[str, Option(metavar="DIR", help="Directory to run in.")]
+User = Annotated[str, Option(metavar="U", help="User to run as.")]
+Copies = Annotated[
+    list[str] | None,
+    Option("--copy", metavar="SRC:DST", help="Copy a file or directory in first (repeatable)."),
+]
+Timeout = Annotated[
+    float, Option(metavar="S", min=0.0, help="Stop after S seconds with exit code 124; 0: never.")
+]
+Dns = Annotated[list[str] | None, Option(metavar="IP", help="Resolver to use (repeatable).")]
+Interactive = Annotated[bool, Option("-i", "--interactive", help="Pass our stdin to the command.")]
+ShowTimings = Annotated[
+    bool, Option("--timings", help="Print how long each phase took, on stderr.")
+]

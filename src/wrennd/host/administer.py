@@ -1,0 +1,36 @@
+"""What an administrator does to an installation: build images, list them, take a VMM."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from wrennd.core.config import Config
+from wrennd.host import firecracker
+from wrennd.host import setup as builder
+from wrennd.host.local import probe_guest, require_root
+from wrennd.storage.images import ImageStore
+from wrennd.storage.layout import Layout
+
+Report = Callable[[str], None]
+
+
+def setup(config: Config, *, force: bool, report: Report) -> None:
+    """Build the kernel and every image that is missing; all of them with `force`."""
+    require_root()
+    builder.setup(Layout.prepare(config.data_dir), force=force, report=report)
+
+
+def take_firecracker(config: Config, file: Path, report: Report) -> None:
+    """Check a Firecracker release binary by booting a guest with it, and keep it."""
+    require_root()
+    firecracker.check_is_program(file)
+    layout = Layout.prepare(config.data_dir)
+    builder.ensure_kernel(layout, report)
+    report(f"firecracker: booting a guest with {file}")
+    taken = firecracker.take(file, layout, probe_guest(layout, ImageStore(layout).kernel()))
+    report(f"firecracker: {taken} is used from now on")
+
+
+def images(config: Config) -> list[dict[str, Any]]:
+    require_root()
+    return [image.to_json() for image in ImageStore(Layout.prepare(config.data_dir)).list()]
