@@ -10,7 +10,7 @@ from wrennd.envd.auth import Access
 from wrennd.envd.clock import Clock
 from wrennd.envd.init import Settings
 from wrennd.envd.loop import Loop
-from wrennd.envd.power import INIT_PID, PowerButton
+from wrennd.envd.power import INIT_PID, PowerButton, signal_init
 from wrennd.envd.process_service import ProcessService
 from wrennd.envd.processes import Processes
 from wrennd.envd.routes import Router
@@ -78,7 +78,7 @@ def serve(options: Options) -> None:
     sys.stdout.write(f"envd: listening on {options.address}:{server.port}\n")
     sys.stdout.flush()
     if os.getppid() == INIT_PID and os.geteuid() == 0:
-        PowerButton(loop)
+        PowerButton(loop, signal_init)
     loop.run()
 
 

@@ -45,6 +45,7 @@ HEAD_TIMEOUT_S = 30.0
 # so that no hop sends a request into a connection that is being closed.
 IDLE_TIMEOUT_S = 640.0
 LINGER_S = 1.0
+LINGER_BYTES = 4 << 20
 FAREWELL_S = 10.0
 
 CORS: Headers = [
@@ -167,6 +168,7 @@ class Connection:
         self._was_full = False
         self._is_advancing = False
         self._lingering = False
+        self._discarded = 0
         self._last_input = monotonic()
         self._loop.watch(self._fd, READ, self._ready)
 
@@ -252,7 +254,11 @@ class Connection:
         self._last_input = monotonic()
         if not data:
             self._end_of_input()
-        elif not self._lingering:
+        elif self._lingering:
+            self._discarded += len(data)
+            if self._discarded > LINGER_BYTES:
+                self.close()
+        else:
             self._parser.feed(data)
             self._advance()
 

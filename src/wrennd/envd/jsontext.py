@@ -1,7 +1,6 @@
 """JSON text to values and back, for bodies of a few kilobytes. Pure.
 
-Decoding goes straight to the interpreter's scanner; its `json` package is imported only when the
-scanner has an error to raise.
+Decoding goes straight to the interpreter's scanner, without the `json` package around it.
 """
 
 from __future__ import annotations
@@ -40,6 +39,10 @@ def decode(data: bytes | bytearray) -> Json:
         value, end = _scan(text, len(text) - len(text.lstrip(_WHITESPACE)))
     except StopIteration as stop:
         raise ValueError(f"no value at character {stop.value}") from None
+    except SystemError:
+        # Python 3.11 takes the class of its error from json.decoder, and finds that nobody has
+        # imported it; newer ones import it themselves and raise a ValueError.
+        raise ValueError("not well-formed") from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
     if text[end:].strip(_WHITESPACE):

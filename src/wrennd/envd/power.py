@@ -12,6 +12,8 @@ from wrennd.envd.loop import READ
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from wrennd.envd.loop import Loop
 
 INPUT = "/dev/input"
@@ -36,11 +38,16 @@ def is_power_pressed(data: bytes) -> bool:
     return any(data[at + 16 : at + EVENT_BYTES] == wanted for at in range(0, whole, EVENT_BYTES))
 
 
+def signal_init() -> None:
+    os.kill(INIT_PID, SIGPWR)
+
+
 class PowerButton:
     """Owns the input devices that there are when envd starts."""
 
-    def __init__(self, loop: Loop, folder: str = INPUT) -> None:
+    def __init__(self, loop: Loop, pressed: Callable[[], None], folder: str = INPUT) -> None:
         self._loop = loop
+        self._pressed = pressed
         for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
             if name.startswith("event"):
                 self._open(os.path.join(folder, name))
@@ -64,4 +71,4 @@ class PowerButton:
             self._loop.unwatch(fd)
             os.close(fd)
         elif is_power_pressed(data):
-            os.kill(INIT_PID, SIGPWR)
+            self._pressed()

@@ -24,6 +24,7 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 OOM_SCORE_ADJ = b"100"
 TIOCSCTTY = 0x540E
 UMASK = 0o022
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 
 
 class Launch:
@@ -171,6 +172,8 @@ def explain(launch: Launch, report: bytes) -> RpcError:
     stage, _, number_text = report.decode().partition(" ")
     number = int(number_text)
     reason = os.strerror(number)
+    if number in _EXHAUSTED:
+        return RpcError("resource_exhausted", f"no process can be started: {reason}")
     if stage == "cwd":
         if number == errno.ENOENT:
             return RpcError("invalid_argument", f"cwd '{launch.cwd}' does not exist")
@@ -190,6 +193,4 @@ def _explain_exec(launch: Launch, number: int, reason: str) -> RpcError:
         return RpcError("not_found", f"{name} was not found")
     if number == errno.E2BIG:
         return RpcError("invalid_argument", "arguments and environment are too long")
-    if number == errno.ENOMEM:
-        return RpcError("resource_exhausted", f"{name} can't be started: {reason}")
     return RpcError("permission_denied", f"{name} can't be executed: {reason}")

@@ -1,0 +1,148 @@
+"""What envd costs, and that nobody can make it cost more."""
+
+import subprocess
+import sys
+
+import pytest
+
+from envd_agent import PROGRAM, STREAM, running
+
+MAX_IDLE_KIB = 20 << 10
+MAX_MODULES = 40
+# What a slow reader may cost: its output buffer, the socket's, and the interpreter's slack.
+MAX_GROWTH_KIB = 4 << 10
+FORBIDDEN = {"enum", "re", "typing", "dataclasses", "socket", "subprocess", "json", "asyncio"}
+
+
+def test_idle_memory(fresh_agent):
+    fresh_agent.run("true")
+    assert fresh_agent.rss_kib() < MAX_IDLE_KIB
+
+
+def test_imports():
+    code = "import sys, os; before = set(sys.modules);" + PROGRAM.replace(
+        "sys.exit(main(sys.argv[1:]))", "print(*set(sys.modules) - before)"
+    )
+    argv = [sys.executable, "-I", "-S", "-c", code]
+    found = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=30).stdout
+    assert FORBIDDEN & set(found.split()) == set()
+    assert len(found.split()) < MAX_MODULES
+
+
+def test_a_slow_reader_costs_little_and_blocks_nobody(fresh_agent):
+    fresh_agent.run("true")
+    before = fresh_agent.rss_kib()
+    slow = [fresh_agent.start("head", "-c", "50000000", "/dev/zero") for _ in range(4)]
+    for _ in range(20):
+        assert fresh_agent.sh("echo hi").output["stdout"] == b"hi\n"
+    assert fresh_agent.rss_kib() - before < MAX_GROWTH_KIB
+    for stream in slow:
+        assert len(stream.rest().output["stdout"]) == 50_000_000
+        assert stream.end["exitCode"] == 0
+
+
+def test_a_slow_reader_who_leaves_frees_the_process(fresh_agent):
+    stream = fresh_agent.start("/bin/sh", "-c", "head -c 5000000 /dev/zero; exit 8")
+    other = fresh_agent.stream("Connect", {"process": {"pid": stream.pid}})
+    stream.close()
+    assert other.rest().end["exitCode"] == 8
+
+
+def test_a_slow_download_costs_little(fresh_agent, tmp_path):
+    path = tmp_path / "large"
+    with path.open("wb") as file:
+        file.truncate(200 << 20)
+    path.chmod(0o644)
+    tmp_path.chmod(0o755)
+    fresh_agent.run("true")
+    before = fresh_agent.rss_kib()
+    connection = fresh_agent.connection()
+    connection.request("GET", f"/files?path={path}")
+    response = connection.getresponse()
+    assert fresh_agent.is_alive()
+    assert fresh_agent.rss_kib() - before < MAX_GROWTH_KIB
+    count = 0
+    while data := response.read(1 << 20):
+        count += len(data)
+    assert count == 200 << 20
+    connection.close()
+
+
+def test_pipelined_requests_behind_a_running_one_wait(fresh_agent):
+    before = fresh_agent.rss_kib()
+    message = b'{"process":{"cmd":"sleep","args":["60"]}}'
+    body = b"\0" + len(message).to_bytes(4, "big") + message
+    head = f"POST /process.Process/Start HTTP/1.1\r\nContent-Type: {STREAM}\r\n"
+    with fresh_agent.socket() as sock:
+        sock.sendall(head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        sock.setblocking(False)
+        sent = 0
+        request = b"GET /health HTTP/1.1\r\n\r\n" * 10_000
+        try:
+            while sent < 100 << 20:
+                sent += sock.send(request)
+        except BlockingIOError:
+            pass
+        assert fresh_agent.is_alive()
+        assert fresh_agent.rss_kib() - before < MAX_GROWTH_KIB
+    assert fresh_agent.is_alive()
+
+
+def test_many_idle_connections_leave_room(fresh_agent):
+    socks = [fresh_agent.socket() for _ in range(200)]
+    try:
+        assert fresh_agent.sh("echo hi").output["stdout"] == b"hi\n"
+    finally:
+        for sock in socks:
+            sock.close()
+    assert fresh_agent.is_alive()
+
+
+def test_it_runs_out_of_descriptors_and_recovers():
+    limited = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24)); {PROGRAM}"
+    with running(program=limited) as agent:
+        assert agent.run("true").end["exitCode"] == 0
+        started, refused = [], None
+        while refused is None:
+            stream = agent.start("sleep", "60")
+            if stream.error:
+                refused = stream.error
+            else:
+                started.append(stream)
+        assert refused["code"] == "resource_exhausted"
+        for stream in started:
+            stream.close()
+        assert agent.is_alive()
+
+
+@pytest.mark.parametrize(
+    "argv", [["--port"], ["--port", "x"], ["--port", "70000"], ["--nope", "1"]]
+)
+def test_a_bad_command_line_is_explained(argv):
+    done = subprocess.run(
+        [sys.executable, "-m", "wrennd.envd", *argv], capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("envd: ")
+    assert argv[0] in done.stderr.splitlines()[0]
+    assert "usage: envd" in done.stderr
+
+
+def test_a_taken_port_is_explained(agent):
+    argv = ["--address", "127.0.0.1", "--port", str(agent.port)]
+    done = subprocess.run(
+        [sys.executable, "-m", "wrennd.envd", *argv], capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode == 1
+    assert "Address already in use" in done.stderr
+
+
+def test_a_listening_socket_may_be_passed():
+    import socket
+
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        with running("--listen-fd", str(sock.fileno())) as agent:
+            assert agent.port == sock.getsockname()[1]
+            done = agent.sh("ls /proc/$$/fd")
+            assert set(done.output["stdout"].split()) <= {b"0", b"1", b"2", b"10", b"255"}
