@@ -18,6 +18,7 @@ from pathlib import Path
 
 from wrennd.core.errors import DeadlineExceeded, HostUnsuitable, ImageBroken, NoCapacity, NotFound
 from wrennd.core.sizes import MIB, format_bytes
+from wrennd.host.record import Record
 from wrennd.images import agent, busybox, debian, ext4, kernel, origin, recipe, runtime
 from wrennd.images.apt import Apt
 from wrennd.images.inject import Payload, inject
@@ -102,6 +103,7 @@ def _build(
     _check_host(images)
     with _alone(layout, report), ExitStack() as held:
         _remove_leftovers(layout)
+        _prune(layout)
         held.callback(_remove_leftovers, layout)
         work = layout.cache / "work.tmp"
         work.mkdir(mode=0o755)
@@ -113,6 +115,23 @@ def _remove_leftovers(layout: Layout) -> None:
     ImageStore(layout).remove_leftovers()
     for path in layout.cache.glob("*.tmp"):
         shutil.rmtree(path)
+
+
+def _prune(layout: Layout) -> None:
+    """Remove images and kernels that earlier setups replaced, unless a sandbox is made of them.
+
+    Done before building, not after: whoever looked an image up a moment ago finds its files.
+    """
+    in_use: set[str] = set()
+    for path in layout.sandboxes.glob("*/record.json"):
+        try:
+            record = Record.decode(path.read_bytes())
+        except FileNotFoundError:
+            continue  # that sandbox ends right now
+        except ValueError:
+            return  # who can say what that one is made of?
+        in_use |= {record.image_digest, record.kernel_digest}
+    ImageStore(layout).prune(in_use)
 
 
 @contextmanager

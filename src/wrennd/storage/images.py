@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -211,6 +211,17 @@ class ImageStore:
                     shutil.rmtree(path)
                 else:
                     path.unlink()
+
+    def prune(self, in_use: Collection[str]) -> None:
+        """Remove what has no name any more and is not in use (digests). Only for the holder of the
+        setup lock; what lost its name just now may still be on its way into a sandbox.
+        """
+        links = [self._layout.current_kernel, *self._layout.names.iterdir()]
+        named = {link.readlink().name for link in links if link.is_symlink()}
+        for parent in (self._layout.images, self._layout.kernels):
+            for path in parent.iterdir():
+                if path.is_dir() and not path.is_symlink() and path.name not in named | {*in_use}:
+                    shutil.rmtree(path)
 
     def _names(self) -> Iterator[str]:
         for link in sorted(self._layout.names.iterdir()):
