@@ -86,10 +86,7 @@ def debian_sources() -> list[str]:
 
 def take_over_registry_settings(root: Path) -> None:
     """Proxies and certificates of apt and pip: configuration, not software."""
-    shutil.copytree("/etc/ssl/certs", root / "etc/ssl/certs", dirs_exist_ok=True, symlinks=True)
-    local = Path("/usr/local/share/ca-certificates")
-    if local.is_dir():
-        shutil.copytree(local, root / local.relative_to("/"), dirs_exist_ok=True)
+    shutil.copy("/etc/ssl/certs/ca-certificates.crt", root / "etc/ssl/certs")
     for file in Path("/etc/apt/apt.conf.d").glob("*proxy*"):
         shutil.copy(file, root / "etc/apt/apt.conf.d")
     for file in (Path("/etc/pip.conf"), Path("/etc/resolv.conf"), Path("/etc/hosts")):
