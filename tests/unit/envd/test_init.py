@@ -1,0 +1,61 @@
+"""What an order changes, with a clock of the test's own."""
+
+import pytest
+
+from wrennd.envd.connect import RpcError
+from wrennd.envd.init import Settings, apply
+
+S = 10**9
+NOON = "2026-01-01T12:00:00Z"
+NOON_NS = 1767268800 * S
+
+
+class ToyClock:
+    """A clock that stands still until it is set."""
+
+    def __init__(self, now_ns: int) -> None:
+        self.moment_ns = now_ns
+
+    def now_ns(self) -> int:
+        return self.moment_ns
+
+    def set_ns(self, moment_ns: int) -> None:
+        self.moment_ns = moment_ns
+
+
+@pytest.mark.parametrize(
+    ("off_ns", "is_set"),
+    [(0, False), (-40 * 10**6, False), (-60 * 10**6, True), (4 * S, False), (6 * S, True)],
+)
+def test_the_clock_is_set_when_it_is_behind_or_far_ahead(off_ns, is_set):
+    clock = ToyClock(NOON_NS + off_ns)
+    apply({"timestamp": NOON}, Settings(), clock)
+    assert clock.moment_ns == (NOON_NS if is_set else NOON_NS + off_ns)
+
+
+def test_a_moment_that_was_overtaken_is_ignored():
+    clock, settings = ToyClock(0), Settings()
+    apply({"timestamp": NOON}, settings, clock)
+    apply({"timestamp": "2026-01-01T11:00:00Z"}, settings, clock)
+    assert clock.moment_ns == NOON_NS
+    clock.moment_ns += 100 * S
+    apply({"timestamp": NOON}, settings, clock)
+    assert clock.moment_ns == NOON_NS + 100 * S
+
+
+def test_absent_fields_stay_and_empty_ones_reset():
+    settings, clock = Settings(), ToyClock(0)
+    apply({"envVars": {"A": "1"}, "defaultWorkdir": "/x"}, settings, clock)
+    apply({}, settings, clock)
+    assert (settings.env, settings.workdir) == ({"A": "1"}, "/x")
+    apply({"env_vars": {}, "default_workdir": ""}, settings, clock)
+    assert (settings.env, settings.workdir) == ({}, "")
+
+
+def test_nothing_is_applied_of_a_bad_order():
+    settings, clock = Settings(), ToyClock(0)
+    with pytest.raises(RpcError):
+        apply({"timestamp": NOON, "envVars": {"": "x"}}, settings, clock)
+    with pytest.raises(RpcError):
+        apply({"timestamp": NOON, "defaultUser": "nobody-of-that-name"}, settings, clock)
+    assert clock.moment_ns == 0
