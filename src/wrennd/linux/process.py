@@ -99,7 +99,8 @@ class Process:
     def __init__(self, popen: "subprocess.Popen[bytes]") -> None:
         self._popen = popen
         self.pid = popen.pid
-        self.start_time = start_time(popen.pid)
+        # 0, which names no process, where there is no /proc: in the root of a confined VMM.
+        self.start_time = start_time(popen.pid) if Path("/proc/self").exists() else 0
         self.pidfd = os.pidfd_open(popen.pid)
 
     def wait(self, deadline: Deadline) -> int | None:

@@ -1,6 +1,7 @@
-"""TAP devices: make one that stays and belongs to a uid (drivers/net/tun.c)."""
+"""TAP devices: make one that stays and belongs to a uid, attach to one (drivers/net/tun.c)."""
 
 import fcntl
+import os
 import struct
 
 IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
@@ -19,3 +20,17 @@ def make_tap(tun: int, name: str, *, owner: int) -> None:
     fcntl.ioctl(tun, TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))
     fcntl.ioctl(tun, TUNSETOWNER, owner)
     fcntl.ioctl(tun, TUNSETPERSIST, 1)
+
+
+def open_tun() -> int:
+    """/dev/net/tun, not attached to anything yet; never blocks on reading or writing frames."""
+    return os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+
+
+def attach_tap(tun: int, name: str) -> None:
+    """Make `tun` the queue of the TAP device `name`, with virtio-net headers on its frames.
+
+    Errors: EPERM when it doesn't exist or is somebody else's, EBUSY when it has its queue.
+    """
+    flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR
+    fcntl.ioctl(tun, TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))

@@ -1,0 +1,298 @@
+"""What each call does: the one place where the phase of the microVM changes.
+
+Owns configuration, QEMU, console, log and metrics; knows nothing of sockets. A request goes in
+and a response comes out, one after the other.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wrennd.qemu_vmm import routes, start
+from wrennd.qemu_vmm.configuration import Configuration
+from wrennd.qemu_vmm.faults import Fault, Prefix, os_text, unsupported
+from wrennd.qemu_vmm.log import API_THREAD, Log
+from wrennd.qemu_vmm.machine import Accel
+from wrennd.qemu_vmm.metrics import Recorder
+from wrennd.qemu_vmm.phases import TABLE, Call, Phase, check
+from wrennd.qemu_vmm.qemu import FAILURES, Qemu, QemuEnded
+from wrennd.qemu_vmm.resources import (
+    BootSource,
+    Drive,
+    DrivePatch,
+    Entropy,
+    Logger,
+    MachineUpdate,
+    Metrics,
+    NetworkInterface,
+    NetworkInterfacePatch,
+    Serial,
+    as_json,
+)
+from wrennd.qemu_vmm.routes import Action, Unsupported
+from wrennd.qemu_vmm.sinks import Sink
+from wrennd.qemu_vmm.start import Host
+from wrennd.qemu_vmm.wire import Method, Request, respond, to_json
+
+VERSION = "1.16.1-qemu"
+APP_NAME = "Firecracker"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """Which microVM this is, and what runs it."""
+
+    id: str
+    accel: Accel
+    program: Path
+
+
+class Controller:
+    """The VMM behind the API."""
+
+    def __init__(self, identity: Identity, log: Log, metrics: Recorder, out: Sink) -> None:
+        self.identity = identity
+        self.log = log
+        self.metrics = metrics
+        self._out = self._console = out
+        self._last_shutdown = ""
+        self.phase = Phase.NOT_STARTED
+        self.configuration = Configuration()
+        self.qemu: Qemu | None = None
+        self._does: dict[object, Callable[[Any], object]] = {
+            Call.INSTANCE_INFO: self._instance_info,
+            Call.VERSION: lambda _: {"firecracker_version": VERSION},
+            Call.FULL_CONFIG: lambda _: self.configuration.to_json(),
+            Call.MACHINE_CONFIG: lambda _: as_json(self.configuration.machine),
+            Call.START: lambda _: self.start(),
+            Call.FLUSH_METRICS: lambda _: self.metrics.write(),
+            Call.CTRL_ALT_DEL: lambda _: self._command("system_powerdown"),
+            Call.PAUSE: lambda _: self._set_running(False),
+            Call.RESUME: lambda _: self._set_running(True),
+            BootSource: self.configuration.set_boot_source,
+            MachineUpdate: self.configuration.update_machine,
+            Drive: self.configuration.insert_drive,
+            DrivePatch: self._patch_drive,
+            NetworkInterface: self.configuration.insert_interface,
+            NetworkInterfacePatch: self._patch_interface,
+            Entropy: self.configuration.set_entropy,
+            Logger: self._configure_log,
+            Metrics: self.metrics.open,
+            Serial: self._set_serial,
+        }
+
+    # Requests
+
+    def handle(self, request: Request) -> bytes:
+        """The response to `request`. Errors: QmpBroken and QemuEnded don't leave: they are 400."""
+        began = time.monotonic()
+        self.log.info(f"The API server received a {describe(request)}.", API_THREAD)
+        self._count(request, "count")
+        action: Action = None
+        try:
+            action = routes.parse(request)
+            result = self.perform(action)
+        except Fault as fault:
+            self._count(request, "fails")
+            self.log.error(
+                f"Received Error. Status code: 400 Bad Request. Message: {fault}", API_THREAD
+            )
+            response = self._respond(400, action, {"fault_message": str(fault)})
+        else:
+            status, name = (204, "No Content") if result is None else (200, "OK")
+            self.log.info(
+                f"The request was executed successfully. Status code: {status} {name}.",
+                API_THREAD,
+            )
+            self._note_duration(action, began)
+            response = self._respond(status, action, result)
+        took_us = round((time.monotonic() - began) * 1e6)
+        self.log.debug(f"Total previous API call duration: {took_us} us.", API_THREAD)
+        return response
+
+    def perform(self, action: Action) -> object:
+        """Do it; None when there is nothing to answer. Errors: Fault."""
+        if isinstance(action, Unsupported):
+            check(action.when, self.phase)
+            raise unsupported(action.prefix, action.feature)
+        key = action if isinstance(action, Call) else type(action)
+        check(TABLE[key], self.phase)
+        return self._does[key](action)
+
+    def _respond(self, status: int, action: Action, value: object) -> bytes:
+        deprecated = routes.is_deprecated(action)
+        if deprecated:
+            self.log.warn("/machine-config: cpu_template field is deprecated.", API_THREAD)
+            self.metrics.count("deprecated_api", "deprecated_http_api_calls")
+        return respond(status, b"" if value is None else to_json(value), deprecated=deprecated)
+
+    def _count(self, request: Request, what: str) -> None:
+        if request.method in (Method.PUT, Method.PATCH):
+            self.metrics.count(f"{request.method.lower()}_api_requests", what)
+        elif what == "count" and request.method is Method.GET:
+            names = {
+                "/": "instance_info_count",
+                "/version": "vmm_version_count",
+                "/machine-config": "machine_cfg_count",
+            }
+            if name := names.get(request.path):
+                self.metrics.count("get_api_requests", name)
+
+    def _note_duration(self, action: Action, began: float) -> None:
+        if action in (Call.PAUSE, Call.RESUME):
+            name = "pause_vm" if action is Call.PAUSE else "resume_vm"
+            took_us = self.metrics.took(name, time.monotonic() - began)
+            self.log.info(f"'{action}' API request took {took_us} us.", API_THREAD)
+
+    # Effects
+
+    def _instance_info(self, _: Call) -> dict[str, str]:
+        return {
+            "id": self.identity.id,
+            "state": str(self.phase),
+            "vmm_version": VERSION,
+            "app_name": APP_NAME,
+        }
+
+    def start(self) -> None:
+        """Start the guest. Errors: Fault; the phase stays, and it may be tried again."""
+        began = time.monotonic()
+        host = Host(
+            program=self.identity.program,
+            accel=self.identity.accel,
+            name=self.identity.id,
+            on_console=self._on_console,
+            on_words=self._on_words,
+        )
+        self._console = start.open_console(self.configuration, self._out)
+        try:
+            self.qemu = start.start(self.configuration, host)
+        except Fault:
+            self._close_console()
+            raise
+        self.phase = Phase.RUNNING
+        self.metrics.took("start_vm", time.monotonic() - began)
+
+    def _close_console(self) -> None:
+        if self._console is not self._out:
+            self._console.close()
+        self._console = self._out
+
+    def _on_console(self, data: bytes) -> None:
+        """Take what the guest's serial port printed."""
+        dropped = self._console.write(data)
+        self.metrics.count("uart", "write_count", len(data) - dropped)
+        if dropped:
+            self.metrics.count("uart", "missed_write_count", dropped)
+
+    def _on_words(self, text: str) -> None:
+        """Take a line that QEMU printed on its standard error."""
+        self.log.error(f"QEMU: {text}")
+
+    def _set_running(self, wanted: bool) -> None:
+        """Pause or resume; idempotent both ways."""
+        phase = Phase.RUNNING if wanted else Phase.PAUSED
+        if self.phase is phase:
+            return
+        began = time.monotonic()
+        self._command("cont" if wanted else "stop")
+        self.phase = phase
+        name = "vmm_resume_vm" if wanted else "vmm_pause_vm"
+        self.metrics.took(name, time.monotonic() - began)
+
+    def _command(self, command: str) -> None:
+        assert self.qemu is not None, "the phase table lets nothing here before the start"
+        try:
+            self.qemu.execute(command)
+        except FAILURES as error:
+            raise Fault(f"{Prefix.INTERNAL}{error}") from error
+
+    def _patch_drive(self, patch: DrivePatch) -> None:
+        ids = [opened.drive.drive_id for opened in self.configuration.drives]
+        if patch.drive_id not in ids:
+            raise Fault(
+                f"{Prefix.DRIVE}Unable to patch the block device: Device not found Please verify "
+                "the request arguments."
+            )
+        raise unsupported(Prefix.DRIVE, "changing a drive of a running microVM")
+
+    def _patch_interface(self, patch: NetworkInterfacePatch) -> None:
+        ids = [opened.interface.iface_id for opened in self.configuration.interfaces]
+        if patch.iface_id not in ids:
+            raise Fault(f"{Prefix.NETWORK}Unable to update the net device: Device not found")
+        raise unsupported(Prefix.NETWORK, "changing a network interface of a running microVM")
+
+    def _configure_log(self, config: Logger) -> None:
+        try:
+            self.log.update(config)
+        except (OSError, ValueError) as error:
+            text = os_text(error) if isinstance(error, OSError) else str(error)
+            raise Fault(f"{Prefix.LOGGER}Failed to open target file: {text}") from None
+
+    def _set_serial(self, serial: Serial) -> None:
+        self.configuration.serial = serial
+
+    # The end
+
+    def end_of_qemu(self) -> int | None:
+        """The exit code of this program once QEMU has ended (or must), else None."""
+        if self.qemu is None:
+            return None
+        stopped = [event for event in self.qemu.events if event.name == "STOP"]
+        for event in self.qemu.events:
+            if event.name == "SHUTDOWN":
+                self._last_shutdown = str(event.data.get("reason"))
+        self.qemu.events.clear()
+        if stopped and self.phase is Phase.RUNNING and not self.qemu.is_ended:
+            return self._end_of_stopped()
+        if not self.qemu.is_ended:
+            return None
+        self.qemu.drain()
+        # Told to end by a signal, QEMU exits with 0 too; that was not the guest's doing.
+        if self.qemu.exit_code == 0 and not self._last_shutdown.startswith("host"):
+            self.log.info("The guest has shut down; vmm exiting.")
+            return 0
+        self.log.error(f"{self.qemu.describe_end()}; vmm exiting.")
+        return 1
+
+    def _end_of_stopped(self) -> int | None:
+        """QEMU stopped the guest by itself: at its shutdown, or because it can't go on."""
+        assert self.qemu is not None
+        try:
+            status = self.qemu.execute("query-status")
+        except QemuEnded:
+            return self.end_of_qemu()
+        except FAILURES as error:
+            self.log.error(f"{error}; vmm exiting.")
+            return 1
+        name = status.get("status") if isinstance(status, dict) else None
+        if name in ("running", "shutdown"):
+            return None
+        self.log.error(f"QEMU stopped the guest: {name}; vmm exiting.")
+        return 1
+
+    def close(self) -> None:
+        """End QEMU and let go of everything."""
+        with ExitStack() as steps:
+            steps.callback(self.log.close)
+            steps.callback(self._close_console)
+            steps.callback(self.metrics.close)
+            steps.callback(self.configuration.close)
+            if self.qemu is not None:
+                steps.callback(self.qemu.close)
+
+
+def describe(request: Request) -> str:
+    """As it is logged. Bodies that hold what is the guest's (mmds) are left out."""
+    text = f"{request.method.title()} request on {_quoted(request.path)}"
+    token = request.path.strip("/").split("/")[0]
+    if request.body is None or token in ("mmds", "cpu-config"):
+        return text
+    return f"{text} with body {_quoted(request.body.decode(errors='replace'))}"
+
+
+def _quoted(text: str) -> str:
+    return to_json(text).decode(errors="replace")

@@ -1,0 +1,296 @@
+"""JSON read as serde_json reads it: one pass, typed by the caller, errors with line and column.
+
+Clients match on these texts, so the positions are serde_json's too: a line counts newlines before
+the byte at which reading stopped, a column counts bytes since the last one.
+"""
+
+import re
+from typing import NoReturn
+
+MAX_DEPTH = 128
+_SPACES = re.compile(rb"[ \n\t\r]*")
+_PLAIN = re.compile(rb'[^"\\\x00-\x1f]*')
+_NUMBER = re.compile(rb"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+_HEX4 = re.compile(rb"[0-9a-fA-F]{4}")
+_ESCAPES = {
+    ord('"'): '"',
+    ord("\\"): "\\",
+    ord("/"): "/",
+    ord("b"): "\b",
+    ord("f"): "\f",
+    ord("n"): "\n",
+    ord("r"): "\r",
+    ord("t"): "\t",
+}
+_WORDS = {ord("n"): (b"null", None), ord("t"): (b"true", True), ord("f"): (b"false", False)}
+
+
+class JsonError(Exception):
+    """Not JSON, or not what was asked for. `is_placed` once a position is part of it."""
+
+    def __init__(self, text: str, line: int = 0, column: int = 0) -> None:
+        self.text, self.line, self.column = text, line, column
+        super().__init__(f"{text} at line {line} column {column}" if line else text)
+
+    @property
+    def is_placed(self) -> bool:
+        return self.line > 0
+
+
+class Reader:
+    """A cursor over the bytes of one document."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.at = 0
+        self.depth = 0
+
+    # Errors
+
+    def error(self, text: str) -> JsonError:
+        """At what was consumed last."""
+        return self._placed(text, self.at)
+
+    def peek_error(self, text: str) -> JsonError:
+        """At the byte that was looked at but not consumed."""
+        return self._placed(text, min(len(self.data), self.at + 1))
+
+    def place(self, error: JsonError) -> JsonError:
+        return error if error.is_placed else self.error(error.text)
+
+    def _placed(self, text: str, index: int) -> JsonError:
+        line = self.data.count(b"\n", 0, index) + 1
+        return JsonError(text, line, index - (self.data.rfind(b"\n", 0, index) + 1))
+
+    # Structure
+
+    def peek(self) -> int | None:
+        """The next byte that is no white space, or None at the end."""
+        match = _SPACES.match(self.data, self.at)
+        assert match is not None
+        self.at = match.end()
+        return self.data[self.at] if self.at < len(self.data) else None
+
+    def peek_value(self) -> int:
+        byte = self.peek()
+        if byte is None:
+            raise self.peek_error("EOF while parsing a value")
+        return byte
+
+    def enter(self) -> None:
+        """Step over an opening bracket."""
+        self.depth += 1
+        if self.depth >= MAX_DEPTH:
+            raise self.peek_error("recursion limit exceeded")
+        self.at += 1
+
+    def next_key(self, *, first: bool) -> str | None:
+        """The next key of the object that was entered, or None before its closing brace."""
+        byte = self.peek()
+        if byte == ord("}"):
+            return None
+        if not first and byte is not None:
+            if byte != ord(","):
+                raise self.peek_error("expected `,` or `}`")
+            self.at += 1
+            byte = self.peek()
+        if byte is None:
+            raise self.peek_error(
+                "EOF while parsing an object" if first else "EOF while parsing a value"
+            )
+        if byte == ord("}"):
+            raise self.peek_error("trailing comma")
+        if byte != ord('"'):
+            raise self.peek_error("key must be a string")
+        return self.string()
+
+    def colon(self) -> None:
+        byte = self.peek()
+        if byte != ord(":"):
+            raise self.peek_error("EOF while parsing an object" if byte is None else "expected `:`")
+        self.at += 1
+
+    def leave_object(self) -> None:
+        self._leave(ord("}"), "an object")
+
+    def next_item(self, *, first: bool) -> bool:
+        """Stand before the next item of the list that was entered; False before its end."""
+        byte = self.peek()
+        if byte == ord("]"):
+            return False
+        if not first and byte is not None:
+            if byte != ord(","):
+                raise self.peek_error("expected `,` or `]`")
+            self.at += 1
+            byte = self.peek()
+            if byte == ord("]"):
+                raise self.peek_error("trailing comma")
+        if byte is None:
+            raise self.peek_error(
+                "EOF while parsing a list" if first else "EOF while parsing a value"
+            )
+        return True
+
+    def leave_list(self) -> None:
+        self._leave(ord("]"), "a list")
+
+    def _leave(self, closing: int, what: str) -> None:
+        self.depth -= 1
+        byte = self.peek()
+        if byte is None:
+            raise self.peek_error(f"EOF while parsing {what}")
+        if byte != closing:
+            text = "trailing comma" if byte == ord(",") else "trailing characters"
+            raise self.peek_error(text)
+        self.at += 1
+
+    def end(self) -> None:
+        """Nothing but white space may follow."""
+        if self.peek() is not None:
+            raise self.peek_error("trailing characters")
+
+    # Values
+
+    def string(self) -> str:
+        """The string whose opening quote is next."""
+        self.at += 1
+        parts: list[str] = []
+        while True:
+            match = _PLAIN.match(self.data, self.at)
+            assert match is not None
+            self.at = match.end()
+            try:
+                parts.append(match.group().decode())
+            except UnicodeDecodeError:
+                raise self.error("invalid unicode code point") from None
+            if self.at >= len(self.data):
+                raise self.error("EOF while parsing a string")
+            byte = self.data[self.at]
+            self.at += 1
+            if byte == ord('"'):
+                return "".join(parts)
+            if byte != ord("\\"):
+                raise self.error("control character (\\u0000-\\u001F) found while parsing a string")
+            parts.append(self._escape())
+
+    def _escape(self) -> str:
+        if self.at >= len(self.data):
+            raise self.error("EOF while parsing a string")
+        byte = self.data[self.at]
+        self.at += 1
+        if byte != ord("u"):
+            if byte not in _ESCAPES:
+                raise self.error("invalid escape")
+            return _ESCAPES[byte]
+        first = self._hex4()
+        if not 0xD800 <= first <= 0xDFFF:
+            return chr(first)
+        if first >= 0xDC00 or self.data[self.at : self.at + 2] != b"\\u":
+            raise self.error("lone leading surrogate in hex escape")
+        self.at += 2
+        second = self._hex4()
+        if not 0xDC00 <= second <= 0xDFFF:
+            raise self.error("lone leading surrogate in hex escape")
+        return chr(0x10000 + ((first - 0xD800) << 10) + (second - 0xDC00))
+
+    def _hex4(self) -> int:
+        match = _HEX4.match(self.data, self.at)
+        if match is None:
+            self.at = min(len(self.data), self.at + 4)
+            raise self.error("invalid escape")
+        self.at = match.end()
+        return int(match.group(), 16)
+
+    def number(self) -> int | float:
+        match = _NUMBER.match(self.data, self.at)
+        if match is None or self.data[match.end() : match.end() + 1].isdigit():
+            self.at += 1
+            raise self.error("invalid number")
+        self.at = match.end()
+        if match.group(1) or match.group(2):
+            return self._finite(float(match.group()))
+        # serde_json keeps what fits 64 bits as an integer and the rest as a float.
+        value = int(match.group()) if len(match.group()) < 40 else 1 << 64
+        if -(1 << 63) <= value < 1 << 64:
+            return value
+        return self._finite(float(match.group()))
+
+    def _finite(self, value: float) -> float:
+        if value in (float("inf"), float("-inf")):
+            raise self.error("number out of range")
+        return value
+
+    def word(self, first: int) -> bool | None:
+        """`null`, `true` or `false`, whose first byte is `first`."""
+        word, value = _WORDS[first]
+        for expected in word:
+            if self.at >= len(self.data):
+                raise self.error("EOF while parsing a value")
+            byte = self.data[self.at]
+            self.at += 1
+            if byte != expected:
+                raise self.error("expected ident")
+        return value
+
+    def skip(self) -> None:
+        """Step over one value of any kind, checking it."""
+        byte = self.peek_value()
+        if byte == ord("{"):
+            self.enter()
+            first = True
+            while self.next_key(first=first) is not None:
+                first = False
+                self.colon()
+                self.skip()
+            self.leave_object()
+        elif byte == ord("["):
+            self.enter()
+            first = True
+            while self.next_item(first=first):
+                first = False
+                self.skip()
+            self.leave_list()
+        else:
+            self._skip_scalar(byte)
+
+    def _skip_scalar(self, byte: int) -> None:
+        if byte == ord('"'):
+            self.string()
+        elif byte in _WORDS:
+            self.word(byte)
+        elif byte == ord("-") or byte in b"0123456789":
+            self.number()
+        else:
+            raise self.peek_error("expected value")
+
+    def wrong_type(self, expected: str) -> NoReturn:
+        """Raise for the value that is next: it is not `expected`."""
+        byte = self.peek_value()
+        if byte in b"{[":
+            unexpected = "map" if byte == ord("{") else "sequence"
+        elif byte == ord('"'):
+            unexpected = f'string "{_debug(self.string())}"'
+        elif byte in _WORDS:
+            value = self.word(byte)
+            unexpected = "null" if value is None else f"boolean `{str(value).lower()}`"
+        elif byte == ord("-") or byte in b"0123456789":
+            unexpected = describe_number(self.number())
+        else:
+            raise self.peek_error("expected value")
+        raise self.error(f"invalid type: {unexpected}, expected {expected}")
+
+
+def describe_number(number: int | float) -> str:
+    kind = "integer" if isinstance(number, int) else "floating point"
+    return f"{kind} `{number}`"
+
+
+def _debug(text: str) -> str:
+    """As Rust's {:?} writes the inside of a string."""
+    return (
+        text.replace("\\", "\\\\")
+        .replace('"', '\\"')
+        .replace("\n", "\\n")
+        .replace("\r", "\\r")
+        .replace("\t", "\\t")
+    )

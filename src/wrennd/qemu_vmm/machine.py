@@ -1,0 +1,239 @@
+"""The QEMU command line of one microVM. Pure: values and descriptor numbers in, arguments out.
+
+The machine is `microvm` with ACPI, since the kernels that we boot find virtio-mmio devices by
+ACPI only. Each device sits on a named bus: its place is part of the machine, and of every
+snapshot of it.
+"""
+
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+
+from wrennd.qemu_vmm.configuration import OpenDrive, OpenInterface
+from wrennd.qemu_vmm.resources import (
+    DEFAULT_BOOT_ARGS,
+    CacheType,
+    Entropy,
+    MachineConfig,
+    RateLimiter,
+    TokenBucket,
+)
+
+MAX_DEVICES = 17  # Firecracker's limit on x86-64; microvm with ACPI has 24 transports
+_SERIAL_MAX = 20  # VIRTIO_BLK_ID_BYTES
+
+# pit and pic: kernels that don't know `tsc_early_khz=` calibrate against them. rtc: without it
+# Linux 6.1 waits 2 s for a clock that is not there. x-option-roms: the firmware boots the kernel
+# by itself.
+_MACHINE = (
+    "microvm,acpi=on,pit=on,pic=on,rtc=on,isa-serial=on,x-option-roms=off,"
+    "auto-kernel-cmdline=off,memory-backend=ram,mem-merge=off,dump-guest-core=off"
+)
+_SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+
+
+class Accel(StrEnum):
+    """What executes the guest's code."""
+
+    TCG = "tcg"
+    KVM = "kvm"
+
+    @property
+    def argument(self) -> str:
+        # The default translation cache grows towards 1 GiB a VM.
+        return "tcg,thread=multi,tb-size=64" if self is Accel.TCG else "kvm"
+
+    @property
+    def cpu(self) -> str:
+        return "max" if self is Accel.TCG else "host"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """All that QEMU is told. Paths are what QEMU opens itself; the rest it gets as descriptors."""
+
+    name: str
+    accel: Accel
+    config: MachineConfig
+    kernel: str
+    initrd: str | None
+    command_line: str
+    drives: tuple[OpenDrive, ...]
+    interfaces: tuple[OpenInterface, ...]
+    macs: tuple[str, ...]
+    entropy: Entropy | None
+    boot_fds: tuple[int, ...]
+    qmp_fd: int
+    console_fd: int
+
+    @property
+    def ram_bytes(self) -> int:
+        return self.config.mem_size_mib << 20
+
+    @property
+    def inherited_fds(self) -> tuple[int, ...]:
+        drives = tuple(drive.fd for drive in self.drives)
+        taps = tuple(interface.fd for interface in self.interfaces)
+        return (self.qmp_fd, self.console_fd, *self.boot_fds, *drives, *taps)
+
+    def arguments(self) -> list[str]:
+        """For QEMU 7.2 and later; starts stopped (`-S`)."""
+        arguments = [
+            *("-name", self.name),
+            *("-no-user-config", "-nodefaults", "-no-reboot", "-S"),
+            *("-display", "none"),
+            *("-machine", _MACHINE),
+            *("-accel", self.accel.argument),
+            *("-cpu", self.accel.cpu),
+            *("-smp", _smp(self.config)),
+            *("-m", f"{self.config.mem_size_mib}M"),
+            *_object("memory-backend-memfd", "ram", size=self.ram_bytes, share=True),
+            *("-sandbox", _SANDBOX),
+            *("-global", "virtio-mmio.force-legacy=false"),
+            *("-chardev", f"socket,id=qmp,fd={self.qmp_fd}"),
+            *("-mon", "chardev=qmp,mode=control"),
+            *("-chardev", f"socket,id=console,fd={self.console_fd}"),
+            *("-serial", "chardev:console"),
+            # Guests are told to reboot through it (`reboot=k`).
+            *("-device", "i8042"),
+            *("-kernel", self.kernel),
+            *("-append", self.command_line),
+        ]
+        if self.initrd is not None:
+            arguments += ["-initrd", self.initrd]
+        return arguments + self._devices()
+
+    def _devices(self) -> list[str]:
+        arguments: list[str] = []
+        bus = 0
+        for index, drive in enumerate(self.drives):
+            arguments += _drive(drive, index, bus)
+            bus += 1
+        for index, interface in enumerate(self.interfaces):
+            arguments += _interface(interface, self.macs[index], index, bus)
+            bus += 1
+        if self.entropy is not None:
+            arguments += _entropy(self.entropy, bus)
+        return arguments
+
+
+def _smp(config: MachineConfig) -> str:
+    vcpus = config.vcpu_count
+    if config.smt and vcpus > 1:
+        return f"cpus={vcpus},sockets=1,cores={vcpus // 2},threads=2"
+    return f"cpus={vcpus},sockets=1,cores={vcpus},threads=1"
+
+
+def _object(kind: str, name: str, **properties: object) -> tuple[str, str]:
+    return "-object", json.dumps({"qom-type": kind, "id": name, **properties})
+
+
+def _device(driver: str, name: str, bus: int, **properties: object) -> list[str]:
+    place = {"driver": driver, "id": name, "bus": f"virtio-mmio-bus.{bus}"}
+    return ["-device", json.dumps({**place, **properties})]
+
+
+def _drive(opened: OpenDrive, index: int, bus: int) -> list[str]:
+    """A raw image through a descriptor set: QEMU opens no path. Unsafe: a flush does nothing."""
+    node = f"drive{index}"
+    file: dict[str, object] = {
+        "driver": "host_device" if opened.is_device else "file",
+        "filename": f"/dev/fdset/{opened.fd}",
+        # Firecracker takes no locks; one on an inherited description would outlive QEMU.
+        "locking": "off",
+    }
+    cache = {"direct": False, "no-flush": opened.drive.cache_type is CacheType.UNSAFE}
+    image: dict[str, object] = {
+        "driver": "raw",
+        "read-only": opened.is_read_only,
+        "discard": "unmap",
+        "cache": cache,
+    }
+    arguments = ["-add-fd", f"fd={opened.fd},set={opened.fd}"]
+    limiter = opened.drive.rate_limiter
+    if limiter is not None and limiter.is_limit:
+        group = f"limit{index}"
+        arguments += _object("throttle-group", group, limits=throttle_limits(limiter))
+        throttle = {"driver": "throttle", "throttle-group": group, "file": {**image, "file": file}}
+        image = {**throttle, "read-only": opened.is_read_only, "discard": "unmap", "cache": cache}
+    else:
+        image["file"] = file
+    arguments += ["-blockdev", json.dumps({**image, "node-name": node})]
+    # The guest sees an error, as from a disk: QEMU's default would stop the whole machine.
+    return arguments + _device(
+        "virtio-blk-device",
+        f"{node}-device",
+        bus,
+        drive=node,
+        serial=opened.drive.drive_id[:_SERIAL_MAX],
+        rerror="report",
+        werror="report",
+    )
+
+
+def throttle_limits(limiter: RateLimiter) -> dict[str, int]:
+    """QEMU's leaky bucket for Firecracker's token buckets: the same rate, bursts of the size."""
+    limits: dict[str, int] = {}
+    for prefix, bucket in (("bps", limiter.bandwidth), ("iops", limiter.ops)):
+        if bucket is not None and bucket.is_limit:
+            limits[f"{prefix}-total"] = bucket.per_second
+            limits[f"{prefix}-total-max"] = max(bucket.per_second, _burst(bucket))
+            limits[f"{prefix}-total-max-length"] = 1
+    return limits
+
+
+def _burst(bucket: TokenBucket) -> int:
+    return bucket.size + (bucket.one_time_burst or 0)
+
+
+def _interface(opened: OpenInterface, mac: str, index: int, bus: int) -> list[str]:
+    netdev = {"type": "tap", "id": f"net{index}", "fd": str(opened.fd), "vhost": False}
+    mtu = opened.interface.mtu
+    extra = {} if mtu is None else {"host_mtu": mtu}
+    return [
+        *("-netdev", json.dumps(netdev)),
+        *_device(
+            "virtio-net-device",
+            f"net{index}-device",
+            bus,
+            netdev=f"net{index}",
+            mac=mac,
+            **extra,
+        ),
+    ]
+
+
+def _entropy(entropy: Entropy, bus: int) -> list[str]:
+    limiter = entropy.rate_limiter
+    limits: dict[str, object] = {}
+    if limiter is not None and limiter.bandwidth is not None and limiter.bandwidth.is_limit:
+        limits["max-bytes"] = limiter.bandwidth.size
+        limits["period"] = limiter.bandwidth.refill_time
+    return [
+        *_object("rng-builtin", "rng-source"),
+        *_device("virtio-rng-device", "rng", bus, rng="rng-source", **limits),
+    ]
+
+
+def kernel_command_line(
+    boot_args: str | None, drives: tuple[OpenDrive, ...], tsc_khz: int | None
+) -> str:
+    """What Firecracker would append, and what an emulated kernel must know of its clock.
+
+    `tsc_khz`: see `linux/tsc.py`; None when the guest learns it otherwise. With several vCPUs
+    Linux calls the counters of an emulated AMD CPU unsynchronized and falls back to counting
+    ticks; they are one counter, the host's, so it is told that they can be relied on.
+    """
+    words = [DEFAULT_BOOT_ARGS if boot_args is None else boot_args]
+    given = words[0].split()
+    if not any(word.startswith("pci=") for word in given):
+        words.append("pci=off")
+    if drives and drives[0].drive.is_root_device:
+        uuid = drives[0].drive.partuuid
+        words.append("root=/dev/vda" if uuid is None else f"root=PARTUUID={uuid}")
+        words.append("ro" if drives[0].is_read_only else "rw")
+    if tsc_khz is not None and not any(word.startswith("tsc_early_khz=") for word in given):
+        words.append(f"tsc_early_khz={tsc_khz}")
+        if not any(word.startswith("tsc=") for word in given):
+            words.append("tsc=reliable")
+    return " ".join(words)

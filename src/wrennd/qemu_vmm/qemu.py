@@ -1,0 +1,262 @@
+"""One QEMU process: started stopped, steered over QMP, its output drained, its end noticed.
+
+*Concurrency.* Single-threaded. All its descriptors hang on one epoll, which the server's loop
+watches as one (`fileno`) and turns with `pump(0)`; a command that waits for its answer turns it
+too, so that the guest's console never stands still.
+
+*Resources.* Owns the process and its ends of the sockets; `close` kills QEMU. QEMU also dies with
+this process, by the death signal that `ram_shim.c` sets.
+"""
+
+import errno
+import os
+import selectors
+import socket
+import struct
+from collections.abc import Callable
+from contextlib import ExitStack
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+from typing import Any
+
+from wrennd.core.deadline import Deadline
+from wrennd.core.errors import DeadlineExceeded
+from wrennd.linux import process
+from wrennd.qemu_vmm.machine import Machine
+from wrennd.qemu_vmm.qmp import Decoder, Event, Greeting, QmpBroken, QmpRefused, Reply, encode
+
+READ_SIZE = 64 << 10
+STDERR_LIMIT = 64 << 10  # of QEMU's own words; a guest that makes it complain can't fill a log
+COMMAND_TIMEOUT_S = 30.0
+_REPORT = struct.Struct("=QQ")
+
+
+class QemuEnded(Exception):
+    """QEMU ended while it was needed; the text says how, with its last words."""
+
+
+# Any of these: this QEMU is of no use any more (or never was).
+FAILURES = (QemuEnded, QmpBroken, QmpRefused, DeadlineExceeded, OSError)
+
+
+class Qemu:
+    """A QEMU whose guest exists but has not run yet, once `start` returns."""
+
+    def __init__(
+        self,
+        child: process.Process,
+        qmp: socket.socket,
+        console: socket.socket,
+        report_fd: int,
+        on_console: Callable[[bytes], None],
+        on_words: Callable[[str], None],
+    ) -> None:
+        self._child, self._qmp, self._console, self._report_fd = child, qmp, console, report_fd
+        self._on_console, self._on_words = on_console, on_words
+        self._decoder = Decoder()
+        self._replies: list[Reply] = []
+        self._is_greeted = False
+        self._words = b""
+        self._words_left = STDERR_LIMIT
+        self._last_words: list[str] = []
+        self.is_ended = False
+        self.events: list[Event] = []
+        self.ram_address = 0
+        self._selector = selectors.EpollSelector()
+        assert child.stderr is not None
+        self._stderr_fd = child.stderr.fileno()
+        for fd, handle in (
+            (qmp.fileno(), self._read_qmp),
+            (console.fileno(), self._read_console),
+            (self._stderr_fd, self._read_stderr),
+            (child.pidfd, self._see_end),
+        ):
+            if fd != child.pidfd:
+                os.set_blocking(fd, False)
+            self._selector.register(fd, selectors.EVENT_READ, handle)
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    def fileno(self) -> int:
+        """Readable when `pump` has something to do."""
+        return self._selector.fileno()
+
+    @property
+    def exit_code(self) -> int | None:
+        """Negative: the signal."""
+        return self._child.exit_code
+
+    def describe_end(self) -> str:
+        code = self._child.wait(Deadline.after(1.0))
+        if code is None:
+            how = "QEMU is in an unknown state"
+        elif code < 0:
+            how = f"QEMU was killed by signal {-code}"
+        else:
+            how = f"QEMU exited with code {code}"
+        return ": ".join([how, *self._last_words[-3:]])
+
+    # Turning the wheel
+
+    def pump(self, timeout_s: float) -> None:
+        """Handle what has come, once; wait for it up to `timeout_s`.
+
+        Errors: QmpBroken, after which the process must be closed.
+        """
+        for key, _ in self._selector.select(timeout_s):
+            key.data()
+
+    def drain(self) -> None:
+        """After the end: take everything that QEMU had still written."""
+        while len(self._selector.get_map()) > 0:
+            self.pump(1.0)
+
+    def execute(self, command: str, **arguments: object) -> Any:
+        """Run a QMP command. Errors: QmpRefused, QmpBroken, QemuEnded, DeadlineExceeded."""
+        deadline = Deadline.after(COMMAND_TIMEOUT_S)
+        self._send(encode(command, arguments))
+        self._pump_until(lambda: bool(self._replies), deadline, f"QEMU's answer to {command}")
+        reply = self._replies.pop(0)
+        if reply.error:
+            raise QmpRefused(reply.error)
+        return reply.value
+
+    def _pump_until(self, is_done: Callable[[], bool], deadline: Deadline, what: str) -> None:
+        while not is_done():
+            if self.is_ended:
+                self.drain()
+                raise QemuEnded(self.describe_end())
+            deadline.check(what)
+            self.pump(deadline.remaining_s)
+
+    def _send(self, data: bytes) -> None:
+        """Commands are short and answered one by one: they fit the socket's buffer."""
+        try:
+            self._qmp.send(data)
+        except OSError as error:
+            if error.errno == errno.EAGAIN:
+                raise QmpBroken("QEMU does not read its monitor") from None
+            if error.errno not in (errno.EPIPE, errno.ECONNRESET):
+                raise
+
+    def _wait_until_ready(self, ram_bytes: int) -> None:
+        deadline = Deadline.after(COMMAND_TIMEOUT_S)
+        self._pump_until(lambda: self._is_greeted, deadline, "QEMU's start")
+        self.execute("qmp_capabilities")
+        report = os.read(self._report_fd, _REPORT.size)
+        if len(report) != _REPORT.size or _REPORT.unpack(report)[1] != ram_bytes:
+            raise QmpBroken("the RAM shim did not find the guest's memory in this QEMU")
+        self.ram_address = _REPORT.unpack(report)[0]
+
+    # What comes in
+
+    def _receive(self, fd: int) -> bytes:
+        """What is there; at the end (empty) the descriptor is not looked at any more."""
+        try:
+            data = os.read(fd, READ_SIZE)
+        except BlockingIOError:
+            return b""
+        except ConnectionResetError:
+            data = b""
+        if not data:
+            self._selector.unregister(fd)
+        return data
+
+    def _read_qmp(self) -> None:
+        for message in self._decoder.feed(self._receive(self._qmp.fileno())):
+            match message:
+                case Greeting():
+                    self._is_greeted = True
+                case Reply():
+                    self._replies.append(message)
+                case Event():
+                    self.events.append(message)
+
+    def _read_console(self) -> None:
+        if data := self._receive(self._console.fileno()):
+            self._on_console(data)
+
+    def _read_stderr(self) -> None:
+        data = self._receive(self._stderr_fd)
+        *lines, self._words = (self._words + data).split(b"\n")
+        if not data or len(self._words) > READ_SIZE:
+            lines, self._words = [*lines, self._words], b""
+        for line in lines:
+            text = line.decode(errors="replace").strip()
+            if text and len(text) <= self._words_left:
+                self._words_left -= len(text)
+                self._last_words = [*self._last_words[-3:], text[:500]]
+                self._on_words(text)
+
+    def _see_end(self) -> None:
+        self._selector.unregister(self._child.pidfd)
+        self.is_ended = True
+
+    def close(self) -> None:
+        """Kill QEMU if it lives. May be called twice."""
+        with ExitStack() as steps:
+            steps.callback(self._selector.close)
+            steps.callback(self._qmp.close)
+            steps.callback(self._console.close)
+            steps.callback(self._close_report)
+            steps.callback(self._child.close)
+
+    def _close_report(self) -> None:
+        if self._report_fd >= 0:
+            os.close(self._report_fd)
+        self._report_fd = -1
+
+
+def start(
+    program: Path,
+    make_machine: Callable[[int, int], Machine],
+    *,
+    on_console: Callable[[bytes], None],
+    on_words: Callable[[str], None],
+) -> Qemu:
+    """Start QEMU and bring it to where it waits for `cont`.
+
+    `make_machine` gets QEMU's ends of monitor and console. Must be called from the main thread.
+    Errors: QemuEnded with QEMU's own words, QmpBroken, DeadlineExceeded, OSError.
+    """
+    with ExitStack() as held, ExitStack() as child_ends:
+        qmp, child_qmp = socket.socketpair()
+        console, child_console = socket.socketpair()
+        report, child_report = os.pipe()
+        for end in (qmp, console):
+            held.callback(end.close)
+        child_ends.callback(child_qmp.close)
+        child_ends.callback(child_console.close)
+        child_ends.callback(os.close, child_report)
+        os.set_blocking(report, False)
+        machine = make_machine(child_qmp.fileno(), child_console.fileno())
+        child = process.spawn(
+            [program, *machine.arguments()],
+            env={
+                **process.CLEAN_ENVIRONMENT,
+                "LD_PRELOAD": os.fspath(shim_path()),
+                "WRENN_RAM_SHIM": f"{os.getpid()}:{machine.ram_bytes}:{child_report}",
+            },
+            stderr=process.PIPE,
+            pass_fds=(*machine.inherited_fds, child_report),
+        )
+        held.callback(child.close)
+        child_ends.close()
+        qemu = Qemu(child, qmp, console, report, on_console, on_words)
+        held.pop_all()
+        held.callback(qemu.close)
+        qemu._wait_until_ready(machine.ram_bytes)
+        held.pop_all()
+        return qemu
+
+
+def shim_path() -> Path:
+    """The preloaded library: built as an extension of this package, it lies beside it."""
+    here = Path(__file__).parent
+    for suffix in EXTENSION_SUFFIXES:
+        path = here / f"_ram_shim{suffix}"
+        if path.exists():
+            return path
+    raise FileNotFoundError(errno.ENOENT, "the RAM shim was not built", os.fspath(here))

@@ -1,0 +1,271 @@
+"""From a request to what it asks for: paths, ids, bodies; no effect and no state.
+
+The order of checks is Firecracker's, and with it the text that a wrong request is answered with:
+body where none may be, unknown path, empty or bad id, JSON, id in the path against id in the body.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from wrennd.qemu_vmm import resources, schema
+from wrennd.qemu_vmm.faults import Fault, Prefix
+from wrennd.qemu_vmm.json_reader import JsonError
+from wrennd.qemu_vmm.phases import Call, When
+from wrennd.qemu_vmm.resources import ActionType, MachineUpdate, WantedState
+from wrennd.qemu_vmm.schema import Kind
+from wrennd.qemu_vmm.wire import Method, Request
+
+T = TypeVar("T")
+_ID = re.compile(r"[A-Za-z0-9_]+")
+_NO_BODY = {
+    Method.GET: "GET request cannot have a body.",
+    Method.PUT: "Empty PUT request.",
+    Method.PATCH: "Empty PATCH request.",
+    Method.DELETE: "Empty Delete request.",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unsupported:
+    """A call of Firecracker's that this VMM refuses: by name, but not before its phase."""
+
+    prefix: Prefix
+    feature: str
+    when: When
+
+
+Action = Call | Unsupported | object
+Tokens = list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """Answers (method, first path token). `parse` gets the other tokens and the body."""
+
+    method: Method
+    token: str
+    parse: Callable[[Tokens, bytes], Action]
+    # Some methods are told from others by a second token; without a match the path is unknown.
+    second: str | None = None
+
+    def answers(self, method: Method, tokens: Tokens) -> bool:
+        if self.method is not method or self.token != (tokens[0] if tokens else ""):
+            return False
+        return self.second is None or tokens[1:2] == [self.second]
+
+
+def parse(request: Request) -> Action:
+    """What `request` asks for. Errors: Fault."""
+    tokens = request.path.lstrip("/").split("/")
+    if tokens[-1] == "":
+        tokens.pop()
+    token = tokens[0] if tokens else ""
+    has_body = request.body is not None
+    wants_body = request.method in (Method.PUT, Method.PATCH)
+    if has_body == wants_body:
+        for route in ROUTES:
+            if route.answers(request.method, tokens):
+                return route.parse(tokens[1:], request.body or b"")
+    if has_body != wants_body:
+        raise Fault(_NO_BODY[request.method])
+    raise _unknown(request.method, token)
+
+
+def _unknown(method: Method, path: str) -> Fault:
+    return Fault(f"Invalid request method and/or path: {method} {path}.")
+
+
+def decode(kind: Kind[T], body: bytes) -> T:
+    try:
+        return schema.decode(kind, body)
+    except JsonError as error:
+        raise Fault(
+            f"An error occurred when deserializing the json body of a request: {error}."
+        ) from None
+
+
+def is_deprecated(action: Action) -> bool:
+    """Whether the request used something that clients are to stop using."""
+    return isinstance(action, MachineUpdate) and action.cpu_template is not None
+
+
+def _call(call: Call) -> Callable[[Tokens, bytes], Action]:
+    return lambda tokens, body: call
+
+
+def _resource(kind: Kind[object]) -> Callable[[Tokens, bytes], Action]:
+    return lambda tokens, body: decode(kind, body)
+
+
+def _refused(prefix: Prefix, feature: str, when: When) -> Callable[[Tokens, bytes], Action]:
+    action = Unsupported(prefix=prefix, feature=feature, when=when)
+    return lambda tokens, body: action
+
+
+def _id(tokens: Tokens) -> str:
+    if not tokens or not tokens[0]:
+        raise Fault("The ID cannot be empty.")
+    if not _ID.fullmatch(tokens[0]):
+        raise Fault("API Resource IDs can only contain alphanumeric characters and underscores.")
+    return tokens[0]
+
+
+def _drive(tokens: Tokens, body: bytes) -> Action:
+    wanted = _id(tokens)
+    drive = decode(resources.DRIVE, body)
+    return _same_drive(wanted, drive.drive_id, drive)
+
+
+def _drive_patch(tokens: Tokens, body: bytes) -> Action:
+    wanted = _id(tokens)
+    patch = decode(resources.DRIVE_PATCH, body)
+    return _same_drive(wanted, patch.drive_id, patch)
+
+
+def _same_drive(wanted: str, found: str, action: Action) -> Action:
+    if wanted != found:
+        raise Fault("The id from the path does not match the id from the body!")
+    return action
+
+
+def _interface(tokens: Tokens, body: bytes) -> Action:
+    wanted = _id(tokens)
+    interface = decode(resources.NETWORK_INTERFACE, body)
+    return _same_interface(wanted, interface.iface_id, interface)
+
+
+def _interface_patch(tokens: Tokens, body: bytes) -> Action:
+    wanted = _id(tokens)
+    patch = decode(resources.NETWORK_INTERFACE_PATCH, body)
+    return _same_interface(wanted, patch.iface_id, patch)
+
+
+def _same_interface(wanted: str, found: str, action: Action) -> Action:
+    if wanted != found:
+        raise Fault(
+            f"The id from the path [{wanted}] does not match the id from the body [{found}]!"
+        )
+    return action
+
+
+def _machine_update(tokens: Tokens, body: bytes) -> Action:
+    update = decode(resources.MACHINE_UPDATE, body)
+    if update == MachineUpdate():
+        raise Fault(_NO_BODY[Method.PATCH])
+    return update
+
+
+def _action(tokens: Tokens, body: bytes) -> Action:
+    return {
+        ActionType.INSTANCE_START: Call.START,
+        ActionType.FLUSH_METRICS: Call.FLUSH_METRICS,
+        ActionType.SEND_CTRL_ALT_DEL: Call.CTRL_ALT_DEL,
+    }[decode(resources.ACTION, body)]
+
+
+def _vm_state(tokens: Tokens, body: bytes) -> Action:
+    state = decode(resources.VM_STATE, body)
+    return Call.PAUSE if state is WantedState.PAUSED else Call.RESUME
+
+
+def _snapshot(tokens: Tokens, body: bytes) -> Action:
+    match tokens[:1]:
+        case ["create"]:
+            return Unsupported(
+                prefix=Prefix.CREATE_SNAPSHOT, feature="snapshot/create", when=When.AFTER
+            )
+        case ["load"]:
+            return Unsupported(
+                prefix=Prefix.LOAD_SNAPSHOT, feature="snapshot/load", when=When.BEFORE
+            )
+        case []:
+            raise Fault("Missing snapshot operation type.")
+        case _:
+            raise _unknown(Method.PUT, f"/snapshot/{tokens[0]}")
+
+
+def _mmds(tokens: Tokens, body: bytes) -> Action:
+    match tokens[:1]:
+        case []:
+            return Unsupported(prefix=Prefix.MMDS, feature="mmds", when=When.ANY)
+        case ["config"]:
+            return Unsupported(prefix=Prefix.MMDS_CONFIG, feature="mmds", when=When.BEFORE)
+        case _:
+            raise _unknown(Method.PUT, f"/mmds/{tokens[0]}")
+
+
+def _unplug(tokens: Tokens, body: bytes) -> Action:
+    _id(tokens)
+    return Unsupported(prefix=Prefix.INTERNAL, feature="hot-unplug", when=When.AFTER_WITH_PCI)
+
+
+ROUTES = (
+    Route(method=Method.GET, token="", parse=_call(Call.INSTANCE_INFO)),
+    Route(method=Method.GET, token="version", parse=_call(Call.VERSION)),
+    Route(method=Method.GET, token="vm", second="config", parse=_call(Call.FULL_CONFIG)),
+    Route(method=Method.GET, token="machine-config", parse=_call(Call.MACHINE_CONFIG)),
+    Route(method=Method.PUT, token="actions", parse=_action),
+    Route(method=Method.PUT, token="boot-source", parse=_resource(resources.BOOT_SOURCE)),
+    Route(method=Method.PUT, token="machine-config", parse=_resource(resources.MACHINE_CONFIG)),
+    Route(method=Method.PATCH, token="machine-config", parse=_machine_update),
+    Route(method=Method.PUT, token="drives", parse=_drive),
+    Route(method=Method.PATCH, token="drives", parse=_drive_patch),
+    Route(method=Method.DELETE, token="drives", parse=_unplug),
+    Route(method=Method.PUT, token="network-interfaces", parse=_interface),
+    Route(method=Method.PATCH, token="network-interfaces", parse=_interface_patch),
+    Route(method=Method.DELETE, token="network-interfaces", parse=_unplug),
+    Route(method=Method.PUT, token="entropy", parse=_resource(resources.ENTROPY)),
+    Route(method=Method.PUT, token="logger", parse=_resource(resources.LOGGER)),
+    Route(method=Method.PUT, token="metrics", parse=_resource(resources.METRICS)),
+    Route(method=Method.PUT, token="serial", parse=_resource(resources.SERIAL)),
+    Route(method=Method.PATCH, token="vm", parse=_vm_state),
+    Route(method=Method.PUT, token="snapshot", parse=_snapshot),
+    # What this VMM can't do
+    Route(
+        method=Method.GET,
+        token="balloon",
+        parse=_refused(Prefix.BALLOON_CONFIG, "balloon", When.ANY),
+    ),
+    Route(
+        method=Method.PUT,
+        token="balloon",
+        parse=_refused(Prefix.BALLOON_CONFIG, "balloon", When.BEFORE),
+    ),
+    Route(
+        method=Method.PATCH,
+        token="balloon",
+        parse=_refused(Prefix.BALLOON_UPDATE, "balloon", When.AFTER),
+    ),
+    Route(
+        method=Method.PUT,
+        token="cpu-config",
+        parse=_refused(Prefix.CPU_CONFIG, "cpu-config", When.BEFORE),
+    ),
+    Route(method=Method.PUT, token="vsock", parse=_refused(Prefix.VSOCK, "vsock", When.BEFORE)),
+    Route(method=Method.PUT, token="pmem", parse=_refused(Prefix.PMEM, "pmem", When.BEFORE_OR_PCI)),
+    Route(method=Method.PATCH, token="pmem", parse=_refused(Prefix.PMEM, "pmem", When.AFTER)),
+    Route(method=Method.DELETE, token="pmem", parse=_unplug),
+    Route(method=Method.GET, token="mmds", parse=_refused(Prefix.MMDS, "mmds", When.ANY)),
+    Route(method=Method.PUT, token="mmds", parse=_mmds),
+    Route(method=Method.PATCH, token="mmds", parse=_refused(Prefix.MMDS, "mmds", When.ANY)),
+    Route(
+        method=Method.GET,
+        token="hotplug",
+        second="memory",
+        parse=_refused(Prefix.HOTPLUG_CONFIG, "memory hotplug", When.AFTER),
+    ),
+    Route(
+        method=Method.PUT,
+        token="hotplug",
+        second="memory",
+        parse=_refused(Prefix.HOTPLUG_CONFIG, "memory hotplug", When.BEFORE),
+    ),
+    Route(
+        method=Method.PATCH,
+        token="hotplug",
+        second="memory",
+        parse=_refused(Prefix.HOTPLUG_UPDATE, "memory hotplug", When.AFTER),
+    ),
+)
