@@ -73,6 +73,9 @@ def translate(error: ConnectError, *, at_start: bool = False) -> Error:
         return error.__cause__
     if isinstance(error.__cause__, OSError):
         return GuestFailed(f"the connection to the guest agent broke: {error.__cause__}")
+    if error.__cause__ is not None:
+        # Made on this side of the wire: errors that the agent sent have no cause.
+        return GuestFailed(f"the guest agent's answer can't be understood: {error.message}")
     if at_start and error.code in _BY_CODE_AT_START:
         return _BY_CODE_AT_START[error.code](error.message)
     known = _BY_CODE.get(error.code)
