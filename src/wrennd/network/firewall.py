@@ -79,11 +79,13 @@ reject with icmp type admin-prohibited
         iifname "{TAP}" ip daddr {GATEWAY_ADDRESS} icmp type echo-request \
 limit rate 50/second accept
     }}
-    # What the kernel itself says (refusals, path MTU), and nothing that a process here says.
+    # What the kernel itself says (refusals, path MTU, that no guest answers), and nothing that a
+    # process here says: without capabilities it can't send these. No output link is asked for,
+    # since what is said about translated packets is routed anew after this.
     chain output {{
         type filter hook output priority filter; policy drop;
-        oifname "{TAP}" ip saddr {GATEWAY_ADDRESS} meta l4proto icmp accept
-        oifname "{UPLINK}" icmp type {{ destination-unreachable, time-exceeded }} accept
+        icmp type {{ destination-unreachable, time-exceeded }} accept
+        oifname "{TAP}" icmp type echo-reply accept
     }}
 """
 
@@ -169,7 +171,6 @@ table {table} {{
         meta nfproto ipv6 drop
         oifgroup {LINK_GROUP} drop
         fib saddr . iif oif missing drop
-        fib daddr type != unicast drop
     }}
 
     chain sources {{

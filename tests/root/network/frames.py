@@ -4,6 +4,7 @@ frames.py send LINK < lines of hex     sends each as one Ethernet frame
 frames.py watch LINK                   prints "ready", then "SOURCE DESTINATION" of each packet
 """
 
+import contextlib
 import ipaddress
 import socket
 import sys
@@ -20,9 +21,10 @@ def main() -> None:
                 sock.send(bytes.fromhex(line))
         else:
             print("ready", flush=True)
-            while True:
-                if packet := describe(sock.recv(2048)):
-                    print(packet, flush=True)
+            with contextlib.suppress(OSError):  # the link goes before us
+                while True:
+                    if packet := describe(sock.recv(2048)):
+                        print(packet, flush=True)
 
 
 def describe(frame: bytes) -> str:

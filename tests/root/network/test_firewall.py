@@ -24,8 +24,9 @@ from root.network.topology import (
     Worker,
     World,
 )
-from wrennd.core.ids import new_installation_id
+from wrennd.core.ids import new_installation_id, new_sandbox_id
 from wrennd.network.addressing import GATEWAY_MAC, GUEST_MAC
+from wrennd.network.firewall import CONNECTIONS_BURST, CONNECTIONS_PER_SECOND, MAX_CONNECTIONS
 
 pytestmark = pytest.mark.root
 
@@ -98,15 +99,20 @@ def test_host_reaches_the_guest(shared_world: World, guests: Guests) -> None:
 
 
 def test_nobody_else_reaches_the_guest(shared_world: World, guests: Guests) -> None:
+    """Not even a packet of theirs reaches the slot."""
     address = guests.mine.slot["address"]
+    watch = shared_world.spawn("host", "frames.py", "watch", _host_link(shared_world, guests.mine))
     for name in ("internet", "lan"):
         shared_world.ip(name, "route", "replace", "198.19.0.0/19", "via", _host_seen_from(name))
-    shared_world.visitors("mine")
-    for name in ("internet", "lan"):
         tried = shared_world.probe(name, ("tcp", address, 49983), ("udp", address, 80), seconds=0.4)
         assert tried == [SILENCE, SILENCE]
         shared_world.ip(name, "route", "del", "198.19.0.0/19")
-    assert shared_world.visitors("mine") == []
+    assert shared_world.probe("host", ("icmp", address, 0)) == ["pong"]
+    before = str(IPv4Address(address) - 1)
+    assert set(watch.read_until(f"{address} {before}")[1:]) == {
+        f"{before} {address}",
+        f"{address} {before}",
+    }
 
 
 def _host_seen_from(name: str) -> str:
@@ -194,27 +200,27 @@ def test_gateway_answers_pings_and_nothing_else(shared_world: World, guests: Gue
 
 def test_forged_packets_never_leave_the_slot(shared_world: World, guests: Guests) -> None:
     """IPv6, foreign sources, and destinations that a guest's own kernel would refuse."""
-    link = _host_link(shared_world, guests.mine)
-    watch = shared_world.spawn("host", "frames.py", "watch", link)
+    watch = shared_world.spawn("host", "frames.py", "watch", _host_link(shared_world, guests.mine))
+    somebody = "203.0.113.66"
     forged = [
-        ipv4_frame("203.0.113.200", INTERNET),
-        ipv4_frame("198.51.100.2", INTERNET),
-        ipv4_frame(guests.mine.slot["address"], INTERNET),
-        ipv4_frame(guests.neighbour.slot["address"], INTERNET),
-        ipv4_frame("127.0.0.1", INTERNET),
+        ipv4_frame("203.0.113.200", somebody),
+        ipv4_frame("198.51.100.2", somebody),
+        ipv4_frame(guests.mine.slot["address"], somebody),
+        ipv4_frame(guests.neighbour.slot["address"], somebody),
+        ipv4_frame("127.0.0.1", somebody),
         ipv4_frame("169.254.0.21", "127.0.0.1"),
         ipv4_frame("169.254.0.21", METADATA),
         ipv4_frame("169.254.0.21", "0.1.2.3"),
         ipv4_frame("169.254.0.21", "224.0.0.251"),
         ipv4_frame("169.254.0.21", "255.255.255.255"),
+        ipv4_frame("169.254.0.21", somebody, flags=0),  # TCP that belongs to no connection
         ipv6_frame("2001:db8::1"),
         ipv6_frame("ff02::1"),
         ipv6_frame("fe80::1"),
         ipv4_frame("169.254.0.21", INTERNET),  # the last one is honest, and marks the end
     ]
-    shared_world.python(
-        "mine", "frames.py", "send", "eth0", stdin="\n".join(f.hex() for f in forged)
-    )
+    lines = "\n".join(frame.hex() for frame in forged)
+    shared_world.python("mine", "frames.py", "send", "eth0", stdin=lines)
     seen = watch.read_until(f"{guests.mine.slot['address']} {INTERNET}")
     assert seen[1:] == [f"{guests.mine.slot['address']} {INTERNET}"]
 
@@ -261,20 +267,124 @@ def test_a_process_in_the_slot_reaches_nothing(shared_world: World, guests: Gues
         assert shared_world.visitors(name) == []
 
 
-def test_connections_are_limited(shared_world: World, guests: Guests) -> None:
-    """More packets of new connections at once than the burst: some must not get through."""
-    script = (
-        "import socket\n"
-        "for port in range(1, 4000):\n"
-        "    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
-        f"    s.sendto(b'?', ('{INTERNET}', 20000 + port)); s.close()\n"
+@pytest.fixture
+def vacant(guests: Guests) -> Iterator[Guest]:
+    """A slot without a guest."""
+    sandbox = new_sandbox_id()
+    yield Guest(name="", sandbox=sandbox, slot=guests.worker("open", sandbox=sandbox, dns=[]))
+    guests.worker("close", sandbox=sandbox)
+
+
+def test_the_host_trusts_nothing_out_of_a_slot(
+    shared_world: World, guests: Guests, vacant: Guest
+) -> None:
+    """The host's table alone, with the slot's rules gone and forged packets on its link."""
+    slot = vacant.slot
+    inside = ["nsenter", f"--net={slot['netns']}", "--"]
+    shared_world.run("host", *inside, "nft", "flush", "ruleset")
+    shared_world.run("host", *inside, "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=0")
+    own, neighbour = slot["address"], guests.neighbour.slot["address"]
+    asked = [("tcp", HOST_PUBLIC, 80), ("tcp", neighbour, 49983), ("icmp", neighbour, 0)]
+    watches = {
+        name: shared_world.spawn(name, "frames.py", "watch", link)
+        for name, link in (("internet", "eth0"), ("host", _host_link(shared_world, guests.mine)))
+    }
+    for name in ("internet", "host", "neighbour"):
+        shared_world.visitors(name)
+    link = _host_link(shared_world, vacant)
+    frames = [
+        ipv4_frame("203.0.113.200", "203.0.113.66"),
+        ipv4_frame(own, guests.mine.slot["address"]),
+        ipv4_frame(own, HOST_PUBLIC),
+        ipv6_frame("2001:db8::1"),
+    ]
+    lines = "\n".join(_to(shared_world, link, frame).hex() for frame in frames)
+    script = str(topology.HERE / "frames.py")
+    shared_world.run("host", *inside, "python3", "-I", script, "send", "uplink", stdin=lines)
+    said = shared_world.run(
+        "host",
+        *(*inside, "python3", "-I", str(topology.HERE / "probe.py"), "0.5"),
+        stdin=json.dumps([{"protocol": p, "address": a, "port": n} for p, a, n in asked]),
     )
-    shared_world.run("stranger", "python3", "-I", "-c", script)
-    inside = ["nsenter", f"--net={guests.stranger.slot['netns']}", "--"]
-    known = int(
-        shared_world.run("host", *inside, "sysctl", "-n", "net.netfilter.nf_conntrack_count")
-    )
-    assert 500 < known < 3500
+    assert json.loads(said) == [SILENCE] * 3
+    assert shared_world.probe("host", ("icmp", INTERNET, 0)) == ["pong"]
+    assert shared_world.probe("host", ("icmp", guests.mine.slot["address"], 0)) == ["pong"]
+    seen = watches["internet"].read_until(f"{INTERNET} {HOST_ADDRESS}")
+    assert not [line for line in seen if "203.0.113.66" in line or "2001:db8:" in line]
+    mine = guests.mine.slot["address"]
+    seen = watches["host"].read_until(f"{mine} {IPv4Address(mine) - 1}")
+    assert not [line for line in seen if own in line.split()]
+    for name in ("internet", "host", "neighbour"):
+        assert shared_world.visitors(name) == []
+
+
+def _to(made: World, link: str, frame: bytes) -> bytes:
+    """The frame, addressed to the host's end of a slot."""
+    (found,) = json.loads(made.ip("host", "-j", "link", "show", link))
+    return bytes.fromhex(found["address"].replace(":", "")) + frame[6:]
+
+
+# New connections as fast as they arrive, but not faster than the cable carries them: an answer
+# is awaited after each 20. Prints the seconds that it took.
+FLOOD = """
+import socket, sys, time
+count, address = int(sys.argv[1]), sys.argv[2]
+pace = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+pace.connect((address, 80))
+pace.settimeout(0.3)
+start = time.monotonic()
+for port in range(20000, 20000 + count):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.sendto(b"?", (address, port))
+    if port % 20 == 0:
+        try:
+            pace.send(b"?")
+            pace.recv(100)
+        except (TimeoutError, ConnectionRefusedError):
+            pass
+print(time.monotonic() - start)
+"""
+
+
+def _flood(made: World, name: str, count: int) -> float:
+    return float(made.run(name, "python3", "-I", "-c", FLOOD, str(count), INTERNET))
+
+
+def _connections(made: World, guest: Guest) -> int:
+    inside = ["nsenter", f"--net={guest.slot['netns']}", "--"]
+    return int(made.run("host", *inside, "sysctl", "-n", "net.netfilter.nf_conntrack_count"))
+
+
+def test_new_connections_have_a_rate(shared_world: World, guests: Guests) -> None:
+    before = _connections(shared_world, guests.stranger)
+    took_s = _flood(shared_world, "stranger", 3500)
+    made = _connections(shared_world, guests.stranger) - before
+    assert made > CONNECTIONS_BURST * 0.8
+    assert made < CONNECTIONS_BURST + CONNECTIONS_PER_SECOND * (took_s + 0.2)
+
+
+def test_connections_have_a_limit(shared_world: World, guests: Guests) -> None:
+    """The rule as it is loaded, with a number that a test can reach."""
+    inside = ["nsenter", f"--net={guests.neighbour.slot['netns']}", "--"]
+    rules = shared_world.run("host", *inside, "nft", "list", "ruleset")
+    limit = f"ct count over {MAX_CONNECTIONS}"
+    assert rules.count(limit) == 1
+    few = "flush ruleset\n" + rules.replace(limit, "ct count over 40")
+    shared_world.run("host", *inside, "nft", "-f", "-", stdin=few)
+    try:
+        before = _connections(shared_world, guests.neighbour)
+        _flood(shared_world, "neighbour", 100)
+        assert _connections(shared_world, guests.neighbour) - before <= 40
+        answers = shared_world.probe("host", ("tcp", guests.neighbour.slot["address"], 49983))
+        assert answers == ["169.254.0.22"], "the host's own connections are not counted"
+    finally:
+        shared_world.run("host", *inside, "nft", "-f", "-", stdin="flush ruleset\n" + rules)
+
+
+def test_a_dead_guest_is_told_to_the_host(shared_world: World, vacant: Guest) -> None:
+    """Not silence: the slot itself answers when nobody does (after ARP's three seconds)."""
+    outcomes = shared_world.probe("host", ("tcp", vacant.slot["address"], 49983), seconds=8)
+    assert outcomes == [PROHIBITED]
 
 
 def test_segments_fit_the_uplink(shared_world: World, guests: Guests) -> None:
@@ -285,15 +395,19 @@ def test_segments_fit_the_uplink(shared_world: World, guests: Guests) -> None:
         "print(s.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG))\n"
     )
     segment = int(shared_world.run("mine", "python3", "-I", "-c", script))
-    assert 1200 < segment <= topology.UPLINK_MTU - 40
+    assert 1200 < segment <= topology.UPLINK_MTU - 40, "the server itself offers 1460"
 
 
-def ipv4_frame(source: str, destination: str) -> bytes:
-    """A UDP datagram to port 80, without checksum in UDP, with one in IP."""
-    payload = struct.pack("!HHHH", 4000, 80, 9, 0) + b"?"
+def ipv4_frame(source: str, destination: str, *, flags: int | None = None) -> bytes:
+    """A UDP datagram to port 80; with `flags` a TCP segment instead."""
+    if flags is None:
+        protocol, payload = socket.IPPROTO_UDP, struct.pack("!HHHH", 4000, 80, 9, 0) + b"?"
+    else:
+        protocol = socket.IPPROTO_TCP
+        payload = struct.pack("!HHIIBBHHH", 4000, 80, 1, 1, 5 << 4, flags, 1000, 0, 0)
     head = struct.pack(
         "!BBHHHBBH4s4s",
-        *(0x45, 0, 20 + len(payload), 1, 0, 64, socket.IPPROTO_UDP, 0),
+        *(0x45, 0, 20 + len(payload), 1, 0, 64, protocol, 0),
         *(IPv4Address(source).packed, IPv4Address(destination).packed),
     )
     total = sum(struct.unpack("!10H", head))

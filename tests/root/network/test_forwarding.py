@@ -21,9 +21,11 @@ def switch(made: World, name: str, value: str | None = None) -> str:
 
 def strangers_pass(made: World) -> bool:
     """Whether the host carries packets between the internet and its LAN, either way."""
-    out = made.probe("lan", ("udp", INTERNET, 80), seconds=0.4)
-    back = made.probe("internet", ("udp", LAN, 80), seconds=0.4)
-    return out[0][0].isdigit() or back[0][0].isdigit()
+    for name in ("internet", "lan"):
+        made.visitors(name)
+    made.probe("lan", ("udp", INTERNET, 80), seconds=0.4)
+    made.probe("internet", ("udp", LAN, 80), seconds=0.4)
+    return bool(made.visitors("internet") or made.visitors("lan"))
 
 
 def tables(made: World) -> str:

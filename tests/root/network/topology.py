@@ -250,8 +250,9 @@ def _wire(made: World) -> None:
     made.ip("host", "addr", "add", f"{HOST_PUBLIC}/32", "dev", "lo")
     made.ip("internet", "addr", "add", "198.51.100.1/24", "dev", "eth0")
     made.ip("lan", "addr", "add", f"{LAN}/24", "dev", "eth0")
+    made.ip("host", "link", "set", "wan0", "mtu", str(UPLINK_MTU))
     for name, link in (("host", "wan0"), ("host", "lan0"), ("internet", "eth0"), ("lan", "eth0")):
-        made.ip(name, "link", "set", link, "mtu", str(UPLINK_MTU), "up")
+        made.ip(name, "link", "set", link, "up")
     for address in (INTERNET, RESOLVER, OTHER_RESOLVER, *PRIVATE):
         made.ip("internet", "addr", "add", f"{address}/32", "dev", "lo")
     made.ip("host", "route", "add", "default", "via", "198.51.100.1")
