@@ -127,15 +127,13 @@ def add_veth(rt: Rtnetlink, port: Port, peer: Port, *, peer_netns: int) -> None:
     )
 
 
-def change(rt: Rtnetlink, name: str, *, alias: str = "", mac: str = "", mtu: int = 0) -> None:
+def change(rt: Rtnetlink, name: str, *, alias: str = "", mac: str = "") -> None:
     """Set those that are given."""
     body = _header() + text(IFLA_IFNAME, name)
     if alias:
         body += text(IFLA_IFALIAS, alias)
     if mac:
         body += attribute(IFLA_ADDRESS, mac_bytes(mac))
-    if mtu:
-        body += u32(IFLA_MTU, mtu)
     rt.request(RTM_SETLINK, 0, body, f"changing the link {name}")
 
 

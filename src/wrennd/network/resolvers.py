@@ -9,8 +9,6 @@ from ipaddress import AddressValueError, IPv4Address
 from pathlib import Path
 
 from wrennd.core.errors import InvalidInput
-from wrennd.linux import routes
-from wrennd.linux.rtnetlink import Rtnetlink
 
 PUBLIC = (IPv4Address("1.1.1.1"), IPv4Address("8.8.8.8"))
 MAX_RESOLVERS = 3  # MAXNS of resolv.h: what a guest's libc looks at
@@ -110,9 +108,3 @@ def _read(path: Path) -> str:
         return path.read_text(errors="replace")
     except OSError:  # absent, a dangling link, not ours to read: the next one may do
         return ""
-
-
-def for_this_host(given: Sequence[str]) -> tuple[IPv4Address, ...]:
-    """`choose`, with this host's own addresses."""
-    with Rtnetlink() as rt:
-        return choose(given, routes.addresses(rt))
