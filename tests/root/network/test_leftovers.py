@@ -1,5 +1,7 @@
 """Two installations on one host, one of them killed: neither disturbs the other."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from leaks import LeakCheck
@@ -36,6 +38,20 @@ def test_two_installations_share_numbers_but_nothing_else(
     assert len({slot["address"] for slot in slots}) == 4
     assert len(one("find")) == len(other("find")) == 2
     assert not set(one("find")) & set(other("find"))
+
+
+def test_processes_that_open_and_close_at_once(
+    own_world: World, two: tuple[Worker, Worker]
+) -> None:
+    """First and last slots of two installations meet: what they share comes and goes safely."""
+    workers = [*two, *(own_world.worker(worker.installation) for worker in two)]
+    guest = own_world.guest(two[0], "guest")
+    with ThreadPoolExecutor(len(workers)) as pool:
+        list(pool.map(lambda worker: worker("rounds", count=8), workers))
+    assert own_world.probe("guest", ("tcp", INTERNET, 80)) == [HOST_ADDRESS]
+    two[0]("close", sandbox=guest.sandbox)
+    assert [left(worker) for worker in two] == [[], []]
+    assert own_world.run("host", "nft", "list", "tables") == ""
 
 
 def test_the_killed_one_is_found_and_removed_beside_the_living(
