@@ -1,6 +1,7 @@
 """An envd to test against, and a client of it that shares no code with ours."""
 
 import base64
+import contextlib
 import http.client
 import json
 import os
@@ -183,4 +184,15 @@ def running(*options: str, program: str = PROGRAM) -> Iterator[Agent]:
             assert line.startswith("envd: listening on ")
             yield Agent("127.0.0.1", int(line.rsplit(":", 1)[1]), popen.pid)
         finally:
-            popen.send_signal(signal.SIGKILL)
+            if popen.poll() is None:
+                end_with_children(popen)
+
+
+def end_with_children(popen: subprocess.Popen) -> None:
+    """Stopped first: then it reaps nobody, and the pids stay whose they are."""
+    popen.send_signal(signal.SIGSTOP)
+    children = Path(f"/proc/{popen.pid}/task/{popen.pid}/children").read_text().split()
+    for pid in children:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(int(pid), signal.SIGKILL)
+    popen.kill()

@@ -56,15 +56,14 @@ class Peer:
         return f"the guest agent at {self.address}:{self.port}"
 
 
-class Wire(io.RawIOBase):
-    """A connected socket as http.client wants it. Owns the socket.
+class Wire:
+    """A connected socket as http.client wants it. Owns the socket; `close` may be called twice.
 
     Errors: DeadlineExceeded, VmmFailed, and OSError of the socket. `cancel` may be called from any
     thread; the one that waits then gets ConnectionAbortedError.
     """
 
     def __init__(self, sock: socket.socket, peer: Peer, deadline: Deadline | None) -> None:
-        super().__init__()
         self.deadline = deadline
         self._socket = sock
         self._peer = peer
@@ -74,12 +73,9 @@ class Wire(io.RawIOBase):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
     def makefile(self, _mode: str) -> io.BufferedReader:
-        return io.BufferedReader(self, READ_BYTES)
+        return io.BufferedReader(_Incoming(self), READ_BYTES)
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: "WriteableBuffer", /) -> int:
+    def recv_into(self, buffer: "WriteableBuffer") -> int:
         while True:
             self._wait(select.POLLIN)
             with contextlib.suppress(BlockingIOError):
@@ -101,7 +97,6 @@ class Wire(io.RawIOBase):
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        super().close()
         self._socket.close()
 
     def _wait(self, events: int) -> None:
@@ -120,6 +115,20 @@ class Wire(io.RawIOBase):
     def _check_cancelled(self) -> None:
         if self._is_cancelled:
             raise ConnectionAbortedError(errno.ECONNABORTED, "the call was cancelled")
+
+
+class _Incoming(io.RawIOBase):
+    """What a wire receives, as a file. Closing it leaves the wire open."""
+
+    def __init__(self, wire: Wire) -> None:
+        super().__init__()
+        self._wire = wire
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer", /) -> int:
+        return self._wire.recv_into(buffer)
 
 
 class Dialer:
@@ -235,7 +244,7 @@ def exchange(
     Errors: as of Wire, OSError too when the reply breaks off; GuestFailed when it isn't HTTP.
     """
     connection = http.client.HTTPConnection("envd", blocksize=SEND_BYTES)
-    connection.sock = wire
+    connection.sock = wire  # typed as anything: http.client uses what Wire has, no more
     chunked = body is not None and not isinstance(body, bytes)
     framing = {"Transfer-Encoding": "chunked"} if chunked else {}
     try:
