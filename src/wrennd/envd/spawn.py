@@ -159,7 +159,9 @@ def _exec(launch: Launch) -> None:
             if os.access(path, os.F_OK):
                 raise OSError(errno.ENOEXEC, path) from None
         except PermissionError as error:
-            failure = error  # type: ignore[assignment]
+            # On PATH, a directory that the user may not search says nothing about the command.
+            if "/" in launch.command or os.path.isfile(path):
+                failure = error  # type: ignore[assignment]
     raise failure
 
 

@@ -91,6 +91,14 @@ def test_path_of_the_request_is_searched(agent, tmp_path):
     assert agent.run("my-tool").error["code"] == "not_found"
 
 
+def test_on_path_only_files_count(agent, tmp_path):
+    (tmp_path / "no-such-command").mkdir()
+    assert agent.run("no-such-command", envs={"PATH": str(tmp_path)}).error["code"] == "not_found"
+    (tmp_path / "a-file").touch()
+    failed = agent.run("a-file", envs={"PATH": f"/usr/bin:{tmp_path}:/bin"})
+    assert failed.error["code"] == "permission_denied"
+
+
 def test_working_directory(agent, tmp_path):
     assert agent.run("pwd", cwd=str(tmp_path)).output["stdout"].decode().strip() == str(tmp_path)
     failed = agent.run("pwd", cwd="/no/such/place")

@@ -52,6 +52,14 @@ def test_the_directory_is_entered_with_the_rights_of_the_user(agent, tmp_path):
     assert failed.error["code"] == "permission_denied"
 
 
+def test_a_directory_on_path_that_is_closed_to_the_user_hides_nothing(agent, tmp_path):
+    tmp_path.chmod(0o700)
+    path = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    failed = agent.run("no-such-command", envs=path, headers=user_header("nobody"))
+    assert failed.error["code"] == "not_found"
+    assert agent.run("true", envs=path, headers=user_header("nobody")).end["exitCode"] == 0
+
+
 def test_default_user(fresh_agent):
     order = json.dumps({"defaultUser": "nobody"})
     assert fresh_agent.http("POST", "/init", order)[0] == 204
