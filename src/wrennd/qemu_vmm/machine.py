@@ -20,6 +20,9 @@ from wrennd.qemu_vmm.resources import (
 )
 
 MAX_DEVICES = 17  # Firecracker's limit on x86-64; microvm with ACPI has 24 transports
+# Transport 0 interrupts by pin 0 of the second IOAPIC, and QEMU 7.2 treats pin 0 of any IOAPIC as
+# the PIT's, which is wired to pin 2 (hw/intc/ioapic.c): its interrupts never arrive.
+FIRST_BUS = 1
 _SERIAL_MAX = 20  # VIRTIO_BLK_ID_BYTES
 
 # pit and pic: kernels that don't know `tsc_early_khz=` calibrate against them. rtc: without it
@@ -105,7 +108,7 @@ class Machine:
 
     def _devices(self) -> list[str]:
         arguments: list[str] = []
-        bus = 0
+        bus = FIRST_BUS
         for index, drive in enumerate(self.drives):
             arguments += _drive(drive, index, bus)
             bus += 1
