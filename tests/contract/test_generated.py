@@ -8,7 +8,7 @@ import wrennd
 from wrennd.linux.process import run
 
 GEN = Path(wrennd.__path__[0]) / "gen"
-PROTO = GEN.parents[2] / "proto"
+REPO = GEN.parents[2]
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -19,17 +19,17 @@ def buf(*arguments: str, home: Path) -> str:
     """Run buf with the plugins of this interpreter's environment, and without the network."""
     tools = Path(sys.prefix) / "bin"
     env = {"PATH": f"{tools}:/usr/bin:/bin", "HOME": os.fspath(home)}
-    return run([tools / "buf", *arguments], timeout_s=60, env=env, cwd=PROTO).stdout
+    return run([tools / "buf", *arguments], timeout_s=60, env=env, cwd=REPO).stdout
 
 
 def test_generated_code_is_not_stale(tmp_path):
-    out = tmp_path / "proto"
-    buf("generate", "--output", os.fspath(out), home=tmp_path)
+    how = ("--template", "proto/buf.gen.yaml", "--output", os.fspath(tmp_path))
+    buf("generate", "proto", *how, home=tmp_path)
     fresh = contents(tmp_path / "src/wrennd/gen")
     assert fresh
     assert fresh == contents(GEN), "run `make proto` and commit what it changes"
 
 
 def test_the_protocols_are_well_formed(tmp_path):
-    assert buf("lint", home=tmp_path) == ""
-    buf("format", "--diff", "--exit-code", home=tmp_path)
+    assert buf("lint", "proto", home=tmp_path) == ""
+    buf("format", "proto", "--diff", "--exit-code", home=tmp_path)
