@@ -29,6 +29,8 @@ ENTER = """
 set -eu
 root=$1; shift
 mount --make-rprivate /
+# The root of a real machine is a mount point, and things that change propagation rely on it.
+mount --bind "$root" "$root"
 mount -t proc proc "$root/proc"
 mount -t sysfs sysfs "$root/sys"
 mount --rbind /dev "$root/dev"
