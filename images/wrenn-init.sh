@@ -8,8 +8,10 @@
 # with "wrenn-init: "; "started" and "envd started" are what a benchmark looks for.
 
 wrenn=/usr/lib/wrenn
-busybox=$wrenn/busybox
 python=$wrenn/python
+# Its own shell runs busybox's tools without starting a program; any other shell has to.
+busybox=$wrenn/busybox
+[ -z "$BB_ASH_VERSION" ] || busybox=''
 
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
 unset TERM root access target cmdline word tries 2>/dev/null
@@ -62,16 +64,31 @@ set_hostname() {
 }
 
 set_network() {
-	$busybox ip link set lo up
+	$busybox ifconfig lo up
 	[ -n "$address" ] || return 0
 	if [ ! -e /sys/class/net/eth0 ]; then
 		say "warning: there is no eth0, so no network"
 		return 0
 	fi
-	$busybox ip address add "$address" dev eth0 && $busybox ip link set eth0 up ||
+	netmask "${address#*/}"
+	$busybox ifconfig eth0 "${address%/*}" netmask "$mask" up ||
 		say "warning: eth0 did not take the address $address"
-	[ -z "$gateway" ] || $busybox ip route add default via "$gateway" ||
+	[ -z "$gateway" ] || $busybox route add default gw "$gateway" ||
 		say "warning: no route by $gateway"
+}
+
+# Leaves the dotted netmask of a prefix length in $mask: ifconfig does in one process what ip does in
+# two, but knows no prefixes.
+netmask() {
+	mask='' bits=$1
+	for _ in octet octet octet octet; do
+		part=0
+		for value in 128 64 32 16 8 4 2 1; do
+			[ "$bits" -gt 0 ] || break
+			part=$((part + value)) bits=$((bits - 1))
+		done
+		mask=$mask${mask:+.}$part
+	done
 }
 
 set_resolvers() {
@@ -90,8 +107,11 @@ set_resolvers() {
 start_envd() {
 	(
 		echo -900 >/proc/self/oom_score_adj
-		exec $python/ld.so --library-path $python/lib $python/bin/python3 \
-			-I -S -B -X utf8 $wrenn/envd.pyz --port 49983 --address 0.0.0.0
+		# Not "python3 envd.pyz": that imports runpy, which takes longer than the agent itself.
+		exec $python/ld.so --library-path $python/lib $python/bin/python3 -I -S -B -X utf8 -c \
+			"import sys; sys.path.insert(0, '$wrenn/envd.pyz')
+from wrennd.envd.__main__ import main; sys.exit(main(sys.argv[1:]))" \
+			--port 49983 --address 0.0.0.0
 	) &
 	envd=$!
 	say "envd started"
