@@ -92,10 +92,9 @@ class Input:
     than the process reads is slowed down, not buffered.
     """
 
-    def __init__(self, loop: Loop, fd: int, *, owns_fd: bool = True) -> None:
+    def __init__(self, loop: Loop, fd: int) -> None:
         self._loop = loop
         self._fd = fd
-        self._owns_fd = owns_fd
         self._queue: list[tuple[memoryview, Done]] = []
         self._queued_bytes = 0
         self._on_closed: list[Done] = []
@@ -134,9 +133,8 @@ class Input:
 
     def _detach(self) -> None:
         fd, self._fd = self._fd, -1
-        if self._owns_fd:
-            self._loop.unwatch(fd)
-            os.close(fd)
+        self._loop.unwatch(fd)
+        os.close(fd)
 
     def _flush(self) -> None:
         finished: list[Done] = []

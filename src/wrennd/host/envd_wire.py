@@ -226,7 +226,6 @@ def dial(peer: Peer, deadline: Deadline) -> socket.socket:
 @dataclass(frozen=True, kw_only=True)
 class Reply:
     status: int
-    headers: Mapping[str, str]
     body: bytes
 
 
@@ -277,8 +276,4 @@ def call(
     """One request and its whole reply over a fresh connection. Errors: as of `exchange`."""
     method, target, headers, body = request
     with exchange(Wire(sock, peer, deadline), method, target, headers, body) as response:
-        return Reply(
-            status=response.status,
-            headers={name.lower(): value for name, value in response.getheaders()},
-            body=response.read(),
-        )
+        return Reply(status=response.status, body=response.read())
