@@ -23,7 +23,7 @@ say() {
 # A guest ends by a reboot, never by power-off: a VMM outlives the latter.
 end() {
 	say "$*; rebooting"
-	sync
+	$busybox sync
 	$busybox reboot -f
 	# Only reached where that call is forbidden: the kernel's emergency key does the same.
 	echo b >/proc/sysrq-trigger

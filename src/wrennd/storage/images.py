@@ -232,7 +232,7 @@ class ImageStore:
 def _target(link: Path) -> Path | None:
     """The directory that a name means, or None when there is no such name."""
     try:
-        return link.parent / link.readlink()
+        return Path(os.path.normpath(link.parent / link.readlink()))
     except FileNotFoundError:
         return None
 
