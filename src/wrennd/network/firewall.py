@@ -54,7 +54,6 @@ FORWARDING_SET = "uplinks"
 _FILTERS = f"""
     chain forward {{
         type filter hook forward priority filter; policy drop;
-        meta nfproto ipv6 drop
         ct state invalid drop
         tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
         ct state established,related accept
@@ -156,7 +155,6 @@ table {table} {{
         iifname {ours} jump from_slot
     }}
     chain from_slot {{
-        meta nfproto ipv6 drop
         ct state established,related accept
         drop
     }}
@@ -169,7 +167,6 @@ table {table} {{
     }}
     chain out_of_slot {{
         meta nfproto ipv6 drop
-        oifgroup {LINK_GROUP} drop
         fib saddr . iif oif missing drop
     }}
 

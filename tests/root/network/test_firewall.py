@@ -267,6 +267,22 @@ def test_a_process_in_the_slot_reaches_nothing(shared_world: World, guests: Gues
         assert shared_world.visitors(name) == []
 
 
+def test_refusals_do_not_wear_out(shared_world: World, guests: Guests) -> None:
+    """Beyond the number of answers that a slot gives, there is silence, and still no way."""
+    shared_world.visitors("internet")
+    script = (
+        "import socket\n"
+        "for port in range(20000, 20200):\n"
+        "    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+        "    s.bind(('', port))\n"
+        "    s.sendto(b'?', ('10.1.2.3', 80))\n"
+        "    s.close()\n"
+    )
+    shared_world.run("mine", "python3", "-I", "-c", script)
+    assert shared_world.probe("mine", ("udp", INTERNET, 80)) == [HOST_ADDRESS]
+    assert [v["address"] for v in shared_world.visitors("internet")] == [INTERNET]
+
+
 @pytest.fixture
 def vacant(guests: Guests) -> Iterator[Guest]:
     """A slot without a guest."""
@@ -292,6 +308,7 @@ def test_the_host_trusts_nothing_out_of_a_slot(
     for name in ("internet", "host", "neighbour"):
         shared_world.visitors(name)
     link = _host_link(shared_world, vacant)
+    _carry_ipv6(shared_world, link)
     frames = [
         ipv4_frame("203.0.113.200", "203.0.113.66"),
         ipv4_frame(own, guests.mine.slot["address"]),
@@ -316,6 +333,16 @@ def test_the_host_trusts_nothing_out_of_a_slot(
     assert not [line for line in seen if own in line.split()]
     for name in ("internet", "host", "neighbour"):
         assert shared_world.visitors(name) == []
+
+
+def _carry_ipv6(made: World, link: str) -> None:
+    """Make the host a router for IPv6 as well, with a way to the internet."""
+    (far,) = json.loads(made.ip("internet", "-j", "link", "show", "eth0"))
+    made.run("host", "sysctl", "-qw", "net.ipv6.conf.all.forwarding=1")
+    made.run("host", "sysctl", "-qw", f"net.ipv6.conf.{link}.disable_ipv6=0")
+    made.ip("host", "-6", "route", "replace", "2001:db8::/32", "dev", "wan0")
+    words = ("replace", "2001:db8::1", "lladdr", far["address"], "dev", "wan0")
+    made.ip("host", "-6", "neigh", *words)
 
 
 def _to(made: World, link: str, frame: bytes) -> bytes:
