@@ -336,11 +336,12 @@ def test_the_host_trusts_nothing_out_of_a_slot(
 
 
 def _carry_ipv6(made: World, link: str) -> None:
-    """Make the host a router for IPv6 as well, with a way to the internet."""
+    """Make the host a router for IPv6 as well, with ways there and back."""
     (far,) = json.loads(made.ip("internet", "-j", "link", "show", "eth0"))
     made.run("host", "sysctl", "-qw", "net.ipv6.conf.all.forwarding=1")
     made.run("host", "sysctl", "-qw", f"net.ipv6.conf.{link}.disable_ipv6=0")
     made.ip("host", "-6", "route", "replace", "2001:db8::/32", "dev", "wan0")
+    made.ip("host", "-6", "route", "replace", "2001:db8::21", "dev", link)
     words = ("replace", "2001:db8::1", "lladdr", far["address"], "dev", "wan0")
     made.ip("host", "-6", "neigh", *words)
 
