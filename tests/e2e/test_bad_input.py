@@ -61,13 +61,16 @@ def test_a_missing_user(run):
 
 def test_copying_to_where_the_user_may_not_write(run, tmp_path):
     (tmp_path / "f").write_text("x")
-    assert_clear(run("--copy", f"{tmp_path}/f:/root/f", "--", "true"), 125, "/root/f")
+    assert_clear(
+        run("--copy", f"{tmp_path}/f:/root/f", "--", "true"), 125, "'/root'", "as the user user"
+    )
 
 
 def test_not_root(data_dir):
     """Imports first: the interpreter may lie where only root can read."""
     code = (
-        "import os, sys, wrennd.host.local, wrennd.cli.main as m\n"
+        "import os, sys, typer, wrennd.host.local, wrennd.cli.main as m\n"
+        "typer.main.get_command(m.app)\n"
         "os.setuid(65534); sys.argv[1:] = ['run', '--', 'true']; m.main()\n"
     )
     done = subprocess.run(

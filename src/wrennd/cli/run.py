@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import queue
+import signal
 import sys
 import threading
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from wrennd.core.sandboxes import Exit, Output, Running, Sandbox
 from wrennd.core.timings import Timings
 
 HELP = "Boot a microVM, run a command in it, and destroy it: wrenn run -- echo hello"
-TIMED_OUT, NOT_EXECUTABLE, NOT_FOUND = 124, 126, 127
+TIMED_OUT, NOT_EXECUTABLE, NOT_FOUND, READER_GONE = 124, 126, 127, 128 + signal.SIGPIPE
 STDIN_CHUNK = 32 * 1024
 QUEUED = 64  # pieces of at most 32 KiB: a slow reader of ours must slow the guest, not fill memory
 
@@ -118,6 +119,8 @@ def _in_sandbox(
     except CommandNotExecutable as error:
         print(f"wrenn: {error}", file=sys.stderr)
         return NOT_EXECUTABLE
+    except BrokenPipeError:  # whoever read our output is gone; Typer would make it a plain 1
+        return READER_GONE
     except DeadlineExceeded:
         print(f"wrenn: the command did not end within {timeout_s:g} s", file=sys.stderr)
         return TIMED_OUT

@@ -1,13 +1,14 @@
-"""Files of the host into a guest: one file over `/files`, a tree as a tar stream.
+"""Files of the host into a guest, as a tar stream.
 
-The tree goes through the busybox that every image carries in `/usr/lib/wrenn`, so that no image
-needs tar. Whoever the command runs as owns what arrives; modes and symlinks are kept.
+It goes through the busybox that every image carries in `/usr/lib/wrenn`, so that no image needs
+tar. It is unpacked as the command's user, who owns what arrives and must be allowed to write
+there; modes and symlinks are kept.
 """
 
 import io
 import os
-import stat
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,32 +28,35 @@ CHUNK_BYTES = 256 * 1024
 def upload(client: EnvdClient, source: Path, destination: str, *, user: str) -> None:
     """Copy a file or a tree. A destination that ends with / takes a file under its own name.
 
-    Errors: InvalidInput for what is neither file nor directory, or can't be read; NoCapacity when
-    the guest's disk is full.
+    Errors: InvalidInput for what is neither file nor directory, can't be read here, or can't be
+    written there; the guest's own words are in it.
     """
     try:
-        mode = source.stat().st_mode
-        if stat.S_ISDIR(mode):
-            _upload_tree(client, source, destination, user)
-        elif stat.S_ISREG(mode):
-            target = destination + source.name if destination.endswith("/") else destination
-            with source.open("rb") as file:
-                client.upload_file(target, file, mode=stat.S_IMODE(mode), user=user)
+        if source.is_dir():
+            names = {name: name for name in sorted(os.listdir(source))}  # noqa: PTH208 - names
+            _unpack(client, source, names, destination, user)
         else:
-            raise InvalidInput(f"{source} is neither a file nor a directory")
+            directory, _, name = destination.rpartition("/")
+            if not directory:
+                directory = "/" if destination.startswith("/") else "."
+            names = {source.name: name or source.name}
+            _unpack(client, source.parent, names, directory, user)
     except PermissionError as error:
         raise InvalidInput(f"{error.filename} can't be read: {error.strerror}") from error
 
 
-def _upload_tree(client: EnvdClient, source: Path, destination: str, user: str) -> None:
+def _unpack(
+    client: EnvdClient, parent: Path, names: Mapping[str, str], directory: str, user: str
+) -> None:
+    """Send entries of `parent` under the names given, to be unpacked in the guest's directory."""
     command = Command(
-        argv=(BUSYBOX, "sh", "-c", UNPACK, BUSYBOX, destination), user=user, has_stdin=True
+        argv=(BUSYBOX, "sh", "-c", UNPACK, BUSYBOX, directory), user=user, has_stdin=True
     )
     with client.start(command) as started:
         sink = io.BufferedWriter(_Sink(started), CHUNK_BYTES)
         with sink, tarfile.open(mode="w|", fileobj=sink) as archive:
-            for name in sorted(os.listdir(source)):  # noqa: PTH208 - names, not paths
-                archive.add(source / name, arcname=name, filter=_checked)
+            for name, arcname in names.items():
+                archive.add(parent / name, arcname=arcname, filter=_checked)
         started.close_stdin()
         said = b""
         for event in started.events():
@@ -60,7 +64,10 @@ def _upload_tree(client: EnvdClient, source: Path, destination: str, user: str) 
                 said += event.data
             elif isinstance(event, Exit) and event.code != 0:
                 words = said.decode(errors="replace").strip()
-                raise InvalidInput(f"{source} could not be unpacked at {destination!r}: {words}")
+                raise InvalidInput(
+                    f"nothing could be copied to {directory!r} in the sandbox: {words}",
+                    hint=f"it is written as the user {user}",
+                )
 
 
 def _checked(member: tarfile.TarInfo) -> tarfile.TarInfo:
