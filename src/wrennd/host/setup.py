@@ -315,8 +315,8 @@ def _explained(what: str, layout: Layout) -> Iterator[None]:
             raise _disk_full(what, layout) from error
         hint = f"if a mirror could not be reached, see to the network or to /etc/apt; then {again}"
         raise HostUnsuitable(f"making {what} failed: {error}", hint=hint) from error
-    except OSError as error:
-        if error.errno in _FULL:
+    except OSError as error:  # shutil.Error has no errno, only the text of those it collected
+        if error.errno in _FULL or _is_full(layout, str(error)):
             raise _disk_full(what, layout) from error
         raise
 

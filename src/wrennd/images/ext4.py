@@ -6,6 +6,7 @@ from wrennd.core.errors import ImageBroken
 from wrennd.linux.process import CommandFailed, run
 
 MAKE_TIMEOUT_S = 300.0
+MAX_JOURNAL_MIB = 32
 # Said in full, since defaults differ between releases of e2fsprogs and in the host's mke2fs.conf;
 # every kernel since 4.4 knows all of them.
 _FEATURES = (
@@ -32,9 +33,11 @@ def make(tree: Path, image: Path, *, size_mib: int, label: str) -> None:
 
     Errors: ImageBroken when the tree does not fit; CommandFailed.
     """
+    # The default for 4 GiB is twice the limit; blocks that were used are copied with the disk.
+    journal_mib = min(MAX_JOURNAL_MIB, max(4, size_mib // 32))
     argv = (
         *("mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256", "-i", "16384"),
-        *("-O", ",".join(_FEATURES), "-m", "1", "-J", "size=32", "-L", label[:16]),
+        *("-O", ",".join(_FEATURES), "-m", "1", "-J", f"size={journal_mib}", "-L", label[:16]),
         # The file is new, so what is not written reads as zeros: no guest need wipe it later.
         *("-E", "root_owner=0:0,lazy_itable_init=1,assume_storage_prezeroed=1"),
         *("-d", tree, image, f"{size_mib}M"),
