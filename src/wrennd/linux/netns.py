@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from wrennd.core.deadline import Deadline
 from wrennd.linux import libc, process
@@ -48,29 +50,54 @@ def named(name: str) -> Iterator[Path]:
         remove(path)
 
 
-def populate(path: Path, sysctls: Mapping[str, int], deadline: Deadline) -> Inside:
-    """Make a namespace, mount it on the file `path`, and set its sysctls ("ipv4/ip_forward").
+class Making:
+    """A namespace that a child is making: its 20 ms can be used for something else.
 
-    The caller owns the two descriptors. Errors: OSError with the child's last words; TimeoutError.
+    Resources: owns the child and the channel to it; `close()` ends the child, may be called twice.
     """
-    settings = [f"{name}={value}" for name, value in sysctls.items()]
-    with ExitStack() as held:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        held.callback(ours.close)
-        with theirs:
-            child = process.spawn(
-                [sys.executable, "-I", "-S", _CHILD, str(theirs.fileno()), path, *settings],
-                pass_fds=[theirs.fileno()],
-                stderr=process.PIPE,
-            )
-            held.callback(child.close)
-        ours.settimeout(deadline.remaining_s)
-        _, fds, _, _ = socket.recv_fds(ours, 1, 2)
+
+    def __init__(self, path: Path, sysctls: Mapping[str, int]) -> None:
+        """Mount a new namespace on the file `path` and set its sysctls ("ipv4/ip_forward")."""
+        self._path = path
+        settings = [f"{name}={value}" for name, value in sysctls.items()]
+        with ExitStack() as held:
+            self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            held.callback(self._channel.close)
+            with theirs:
+                self._child = process.spawn(
+                    [sys.executable, "-I", "-S", _CHILD, str(theirs.fileno()), path, *settings],
+                    pass_fds=[theirs.fileno()],
+                    stderr=process.PIPE,
+                )
+            held.pop_all()
+
+    def finish(self, deadline: Deadline) -> Inside:
+        """Wait until it is made. The caller owns the two descriptors.
+
+        Errors: OSError with the child's last words; TimeoutError.
+        """
+        self._channel.settimeout(max(deadline.remaining_s, 0.001))  # 0 would mean "do not block"
+        _, fds, _, _ = socket.recv_fds(self._channel, 1, 2)
         if len(fds) != 2:
-            assert child.stderr is not None
-            said = child.stderr.read().decode(errors="replace").strip()
-            raise OSError(errno.EIO, f"the namespace {path.name} could not be made: {said}")
+            assert self._child.stderr is not None
+            said = self._child.stderr.read().decode(errors="replace").strip()
+            raise OSError(errno.EIO, f"the namespace {self._path.name} could not be made: {said}")
         return Inside(route=fds[0], tun=fds[1])
+
+    def close(self) -> None:
+        self._channel.close()
+        self._child.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
 
 
 def remove(path: Path) -> None:

@@ -49,7 +49,7 @@ NAMESPACE_SYSCTLS = {
 NO_IPV6 = {"ipv6/conf/all/disable_ipv6": 1, "ipv6/conf/default/disable_ipv6": 1}
 
 # The names of the steps, in their order: what a test can fail at.
-STEPS = ("lease", "perimeter", "name", "namespace", "veth", "host end", "uplink", "tap", "rules")
+STEPS = ("lease", "name", "perimeter", "namespace", "veth", "host end", "uplink", "tap", "rules")
 
 Step = Callable[[str], None]
 
@@ -109,14 +109,15 @@ def open_slot(
         host = held.enter_context(Rtnetlink())
         of = held.enter_context(_leased(network, sandbox_id, host, deadline))
         step("lease")
-        ways = perimeter.Ways.find(host, dns)
-        with network.leases.lock(deadline):
-            perimeter.establish(network.installation, ways)
-        step("perimeter")
         path = held.enter_context(netns.named(of.netns))
         step("name")
-        inside = netns.populate(path, _sysctls(), deadline)
         with ExitStack() as opened:
+            making = opened.enter_context(netns.Making(path, _sysctls()))
+            ways = perimeter.Ways.find(host, dns)
+            with network.leases.lock(deadline):
+                perimeter.establish(network.installation, ways)
+            step("perimeter")
+            inside = making.finish(deadline)
             opened.callback(os.close, inside.tun)
             there = opened.enter_context(Rtnetlink(inside.route))
             step("namespace")
