@@ -165,5 +165,5 @@ def probe_guest(layout: Layout, kernel: Kernel) -> Guest:
         kernel=kernel.vmlinux,
         initrd=kernel.initrd,
         kernel_digest=kernel.digest,
-        run_parent=layout.run_dir,
+        run_parent=layout.vmm,
     )

@@ -18,6 +18,7 @@ from wrennd.vmm.program import Program
 
 START_TIMEOUT_S = 20.0  # a Python or QEMU started on a busy 2-core machine: 0.3 s when idle
 POLL_S = 0.005
+HINT_LINES = 12
 # Firecracker's serial output costs host CPU and disk: 256 KiB at once, then 64 KiB a second.
 SERIAL_LIMIT = {"size": 64 << 10, "one_time_burst": 256 << 10, "refill_time": 1000}
 
@@ -71,12 +72,12 @@ class Vm:
         """Readable once the VMM has ended."""
         return self.process.pidfd
 
-    def console_tail(self, lines: int = 12) -> list[str]:
+    def console_tail(self, lines: int = HINT_LINES) -> list[str]:
         return console.tail(self.run_dir / "console.log", lines)
 
     def console_hint(self) -> str:
         """The console's last lines as a hint; empty when there are none."""
-        lines = self.console_tail()
+        lines = from_panic_on(self.console_tail(60))[-HINT_LINES:]
         return "the console's last lines:\n    " + "\n    ".join(lines) if lines else ""
 
     def describe_end(self) -> str:
@@ -111,6 +112,14 @@ def boot(program: Program, cell: Cell, spec: BootSpec, timings: Timings) -> Iter
         if program.is_firecracker:
             held.enter_context(console.bounded(cell.run_dir / "console.log", child.pidfd))
         yield Vm(process=child, client=client, run_dir=cell.run_dir)
+
+
+def from_panic_on(lines: list[str]) -> list[str]:
+    """A panic's first line says why, and two dozen lines of registers and stack come after it."""
+    for number, line in enumerate(lines):
+        if "Kernel panic - not syncing" in line:
+            return lines[number : number + 1]
+    return lines
 
 
 def describe_end(child: Process, run_dir: Path) -> str:
