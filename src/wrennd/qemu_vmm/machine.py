@@ -20,9 +20,11 @@ from wrennd.qemu_vmm.resources import (
 )
 
 MAX_DEVICES = 17  # Firecracker's limit on x86-64; microvm with ACPI has 24 transports
-# Transport 0 interrupts by pin 0 of the second IOAPIC, and QEMU 7.2 treats pin 0 of any IOAPIC as
-# the PIT's, which is wired to pin 2 (hw/intc/ioapic.c): its interrupts never arrive.
-FIRST_BUS = 1
+# The guest finds transports in the order of the ACPI tables, where QEMU 7.2 lists them last to
+# first: devices are given from the last one down, so that /dev/vda is the first drive. Transport 0
+# is never used: it interrupts by pin 0 of the second IOAPIC, and QEMU treats pin 0 of any IOAPIC
+# as the PIT's, which is wired to pin 2 (hw/intc/ioapic.c), so its interrupts never arrive.
+LAST_BUS = 23
 _SERIAL_MAX = 20  # VIRTIO_BLK_ID_BYTES
 
 # pit and pic: kernels that don't know `tsc_early_khz=` calibrate against them. rtc: without it
@@ -108,13 +110,13 @@ class Machine:
 
     def _devices(self) -> list[str]:
         arguments: list[str] = []
-        bus = FIRST_BUS
+        bus = LAST_BUS
         for index, drive in enumerate(self.drives):
             arguments += _drive(drive, index, bus)
-            bus += 1
+            bus -= 1
         for index, interface in enumerate(self.interfaces):
             arguments += _interface(interface, self.macs[index], index, bus)
-            bus += 1
+            bus -= 1
         if self.entropy is not None:
             arguments += _entropy(self.entropy, bus)
         return arguments

@@ -26,7 +26,7 @@ tick) n=0; while :; do n=$((n + 1)); echo "tick $n"; /bin/busybox usleep 50000; 
 idle) while :; do /bin/busybox sleep 1000; done ;;
 button)
 	for event in /dev/input/event*; do
-		(/bin/busybox head -c 1 $event >/dev/null; /bin/busybox reboot -f) &
+		(/bin/busybox dd if=$event bs=24 count=1 2>/dev/null; /bin/busybox reboot -f) &
 	done
 	echo LISTENING
 	wait ;;
