@@ -75,10 +75,10 @@ def serve(options: Options) -> None:
     else:
         listener = listen(options.address, options.port)
     server = Server(loop, listener, router)
-    sys.stdout.write(f"envd: listening on {options.address}:{server.port}\n")
-    sys.stdout.flush()
     if os.getppid() == INIT_PID and os.geteuid() == 0:
         PowerButton(loop, signal_init)
+    sys.stdout.write(f"envd: listening on {options.address}:{server.port}\n")
+    sys.stdout.flush()
     loop.run()
 
 
