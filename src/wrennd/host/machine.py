@@ -7,7 +7,7 @@ unmake them after a crash.
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -18,7 +18,7 @@ from wrennd.core.deadline import Deadline
 from wrennd.core.errors import DeadlineExceeded, GuestFailed, VmmFailed
 from wrennd.core.model import SandboxSpec
 from wrennd.core.timings import Timings
-from wrennd.host import reclaim, record
+from wrennd.host import capacity, reclaim, record
 from wrennd.host.boot_args import boot_args
 from wrennd.host.envd_client import EnvdClient
 from wrennd.host.record import Record
@@ -37,6 +37,7 @@ SLOT_TIMEOUT_S = 30.0
 # Emulated, on a busy host with two cores, a boot takes 10 s; alone it takes 2 s.
 GUEST_TIMEOUT_S = 90.0
 MAX_VMM_TASKS = 512
+CPU_PERIOD_US = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +94,7 @@ class Machine:
                         parts.driver, parts.image.rootfs, journal.paths.disk, uid=slot.uid
                     )
                 )
-            group = held.enter_context(cgroup_of(parts.layout, spec.id))
+            group = held.enter_context(cgroup_of(parts.layout, spec.id, limits_of(spec)))
             booted = held.enter_context(
                 vm.boot(
                     parts.program,
@@ -123,8 +124,21 @@ def _record(spec: SandboxSpec, parts: Parts) -> Record:
     )
 
 
+def limits_of(spec: SandboxSpec) -> dict[str, str]:
+    """What the VMM may use at most: its guest's share and what it needs itself."""
+    cpus = spec.vcpus + 1  # one for device emulation, beside one for each vCPU
+    return {
+        "pids.max": str(MAX_VMM_TASKS),
+        "memory.max": str((spec.mem_mib + capacity.VMM_OVERHEAD_MIB) << 20),
+        "memory.swap.max": "0",
+        "cpu.max": f"{cpus * CPU_PERIOD_US} {CPU_PERIOD_US}",
+    }
+
+
 @contextmanager
-def cgroup_of(layout: Layout, sandbox_id: str) -> Iterator[Cgroup | None]:
+def cgroup_of(
+    layout: Layout, sandbox_id: str, limits: Mapping[str, str]
+) -> Iterator[Cgroup | None]:
     """The sandbox's cgroup, limited as far as there are controllers; None without cgroup2."""
     hierarchy = Hierarchy.find()
     if hierarchy is None:
@@ -132,7 +146,8 @@ def cgroup_of(layout: Layout, sandbox_id: str) -> Iterator[Cgroup | None]:
         return
     group = hierarchy.make(reclaim.group_name(layout), sandbox_id)
     try:
-        group.limit("pids.max", str(MAX_VMM_TASKS))
+        for name, value in limits.items():
+            group.limit(name, value)
         yield group
     finally:
         reclaim.remove_cgroup(layout, sandbox_id)

@@ -99,7 +99,7 @@ with ExitStack() as held:
     slot = held.enter_context(
         open_slot(network, made.id, dns=[IPv4Address("192.0.2.53")], deadline=Deadline.after(30))
     )
-    group = held.enter_context(machine.cgroup_of(layout, made.id))
+    group = held.enter_context(machine.cgroup_of(layout, made.id, {}))
     child = held.enter_context(process.spawn(["sleep", "1000"]))
     group.procs.write_text(str(child.pid))
     journal.update(slot=slot.index, vmm_pid=child.pid, vmm_start_time=child.start_time)
