@@ -98,21 +98,17 @@ def test_a_disk_that_becomes_full_leaves_no_half_and_setup_goes_on_later(tmp_pat
 
 
 @pytest.fixture
-def copied(layout, tmp_path):
-    """An installation of the test's own with the kernel and busybox of the shared one."""
+def copied(layout, images, kernel, tmp_path):
+    """An installation of the test's own, with kernel, busybox and cache of the shared one."""
     own = Layout.prepare(tmp_path / "data")
-    for directory in ("images", "kernels", "names"):
-        run(
-            (
-                "cp",
-                "-a",
-                "--sparse=always",
-                f"{layout.data_dir}/{directory}/.",
-                own.data_dir / directory,
-            ),
-            timeout_s=120,
-        )
-    return own
+    cached = [*layout.cache.glob("runtime-*"), *layout.cache.glob("tree-busybox-*")]
+    for source in (kernel.vmlinux.parent, images.find("busybox").rootfs.parent, *cached):
+        target = own.data_dir / source.relative_to(layout.data_dir)
+        run(("cp", "-a", "--sparse=always", source, target), timeout_s=120)
+    for link in (layout.current_kernel, layout.image_name("busybox")):
+        (own.data_dir / link.relative_to(layout.data_dir)).symlink_to(link.readlink())
+    yield own
+    shutil.rmtree(own.data_dir)
 
 
 def test_what_is_there_is_found_without_a_word(layout):
@@ -176,6 +172,18 @@ def test_without_root_it_is_said_who_must_do_it(tmp_path):
     assert "sudo" in said["hint"]
 
 
+@pytest.mark.parametrize(
+    ("tool", "package"), [("mke2fs", "e2fsprogs"), ("mmdebstrap", "mmdebstrap")]
+)
+def test_a_tool_that_is_missing_is_said_with_its_package(tmp_path, tool, package):
+    """In a mount namespace of its own, where the tool can't be executed."""
+    hide = f'mount --bind /dev/null {shutil.which(tool)} && exec "$@"'
+    program = sys.executable, "-c", PROGRAM, tmp_path / "data", "base"
+    done = run(("unshare", "--mount", "sh", "-c", hide, "sh", *program), timeout_s=60, check=False)
+    assert done.returncode == 1
+    assert f"HostUnsuitable: the host lacks what images are built with: {package}" in done.stderr
+
+
 PROGRAM = """
 import sys
 from pathlib import Path
@@ -233,7 +241,6 @@ def test_a_setup_that_is_killed_leaves_no_name_and_the_next_one_cleans_up(copied
 
 
 def test_mmdebstrap_ends_with_the_setup_that_is_killed(copied):
-    (copied.names / "base").unlink()
     with setup_running(copied, "base") as (process, lines):
         assert any("base: installing" in line for line in lines)
         wait_until(
