@@ -86,23 +86,29 @@ class Reader:
 
     def next_key(self, *, first: bool) -> str | None:
         """The next key of the object that was entered, or None before its closing brace."""
-        byte = self.peek()
-        if byte == ord("}"):
-            return None
-        if not first and byte is not None:
-            if byte != ord(","):
-                raise self.peek_error("expected `,` or `}`")
-            self.at += 1
-            byte = self.peek()
+        byte = self._after_comma(first, ord("}"), "an object", "expected `,` or `}`")
         if byte is None:
-            raise self.peek_error(
-                "EOF while parsing an object" if first else "EOF while parsing a value"
-            )
-        if byte == ord("}"):
-            raise self.peek_error("trailing comma")
+            return None
         if byte != ord('"'):
             raise self.peek_error("key must be a string")
         return self.string()
+
+    def _after_comma(self, first: bool, closing: int, what: str, expected: str) -> int | None:
+        """Stand on the first byte of the next entry and return it; None before the end."""
+        byte = self.peek()
+        if byte is None:
+            raise self.peek_error(f"EOF while parsing {what}")
+        if byte == closing:
+            return None
+        if first:
+            return byte
+        if byte != ord(","):
+            raise self.peek_error(expected)
+        self.at += 1
+        byte = self.peek_value()
+        if byte == closing:
+            raise self.peek_error("trailing comma")
+        return byte
 
     def colon(self) -> None:
         byte = self.peek()
@@ -115,21 +121,7 @@ class Reader:
 
     def next_item(self, *, first: bool) -> bool:
         """Stand before the next item of the list that was entered; False before its end."""
-        byte = self.peek()
-        if byte == ord("]"):
-            return False
-        if not first and byte is not None:
-            if byte != ord(","):
-                raise self.peek_error("expected `,` or `]`")
-            self.at += 1
-            byte = self.peek()
-            if byte == ord("]"):
-                raise self.peek_error("trailing comma")
-        if byte is None:
-            raise self.peek_error(
-                "EOF while parsing a list" if first else "EOF while parsing a value"
-            )
-        return True
+        return self._after_comma(first, ord("]"), "a list", "expected `,` or `]`") is not None
 
     def leave_list(self) -> None:
         self._leave(ord("]"), "a list")

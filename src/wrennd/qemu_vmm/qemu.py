@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from wrennd.core.deadline import Deadline
 from wrennd.core.errors import DeadlineExceeded
@@ -28,6 +28,9 @@ from wrennd.qemu_vmm.qmp import Decoder, Event, Greeting, QmpBroken, QmpRefused,
 READ_SIZE = 64 << 10
 STDERR_LIMIT = 64 << 10  # of QEMU's own words; a guest that makes it complain can't fill a log
 COMMAND_TIMEOUT_S = 30.0
+EVENTS = ("STOP", "SHUTDOWN")  # those that somebody looks at
+MAX_EVENTS = 16  # kept until somebody does; a QEMU gone wild may send any number
+T = TypeVar("T")
 _REPORT = struct.Struct("=QQ")
 
 
@@ -54,7 +57,8 @@ class Qemu:
         self._child, self._qmp, self._console, self._report_fd = child, qmp, console, report_fd
         self._on_console, self._on_words = on_console, on_words
         self._decoder = Decoder()
-        self._replies: list[Reply] = []
+        self._asked = 0
+        self._reply: Reply | None = None
         self._is_greeted = False
         self._words = b""
         self._words_left = STDERR_LIMIT
@@ -116,20 +120,22 @@ class Qemu:
     def execute(self, command: str, **arguments: object) -> Any:
         """Run a QMP command. Errors: QmpRefused, QmpBroken, QemuEnded, DeadlineExceeded."""
         deadline = Deadline.after(COMMAND_TIMEOUT_S)
-        self._send(encode(command, arguments))
-        self._pump_until(lambda: bool(self._replies), deadline, f"QEMU's answer to {command}")
-        reply = self._replies.pop(0)
+        self._asked += 1
+        self._reply = None
+        self._send(encode(command, arguments, self._asked))
+        reply = self._pump_until(lambda: self._reply, deadline, f"QEMU's answer to {command}")
         if reply.error:
             raise QmpRefused(reply.error)
         return reply.value
 
-    def _pump_until(self, is_done: Callable[[], bool], deadline: Deadline, what: str) -> None:
-        while not is_done():
+    def _pump_until(self, look: Callable[[], T | None], deadline: Deadline, what: str) -> T:
+        while (found := look()) is None:
             if self.is_ended:
                 self.drain()
                 raise QemuEnded(self.describe_end())
             deadline.check(what)
             self.pump(deadline.remaining_s)
+        return found
 
     def _send(self, data: bytes) -> None:
         """Commands are short and answered one by one: they fit the socket's buffer."""
@@ -143,7 +149,7 @@ class Qemu:
 
     def _wait_until_ready(self, ram_bytes: int) -> None:
         deadline = Deadline.after(COMMAND_TIMEOUT_S)
-        self._pump_until(lambda: self._is_greeted, deadline, "QEMU's start")
+        self._pump_until(lambda: self._is_greeted or None, deadline, "QEMU's start")
         self.execute("qmp_capabilities")
         report = os.read(self._report_fd, _REPORT.size)
         if len(report) != _REPORT.size or _REPORT.unpack(report)[1] != ram_bytes:
@@ -169,10 +175,10 @@ class Qemu:
             match message:
                 case Greeting():
                     self._is_greeted = True
-                case Reply():
-                    self._replies.append(message)
-                case Event():
-                    self.events.append(message)
+                case Reply() if message.id == self._asked:
+                    self._reply = message
+                case Event() if message.name in EVENTS:
+                    self.events = [*self.events[-MAX_EVENTS:], message]
 
     def _read_console(self) -> None:
         if data := self._receive(self._console.fileno()):

@@ -29,8 +29,9 @@ class Event:
 
 @dataclass(frozen=True)
 class Reply:
-    """The answer to the oldest unanswered command. `error` is empty when it succeeded."""
+    """The answer to the command that was sent with `id`. `error` is empty when it succeeded."""
 
+    id: int
     value: Any = None
     error: str = ""
 
@@ -70,15 +71,15 @@ def _message(line: bytes) -> Message:
         case {"event": str(name)}:
             data = value.get("data")
             return Event(name, data if isinstance(data, dict) else {})
-        case {"return": result}:
-            return Reply(result)
-        case {"error": {"desc": str(text)}}:
-            return Reply(error=text)
+        case {"return": result, "id": int(number)}:
+            return Reply(number, result)
+        case {"error": {"desc": str(text)}, "id": int(number)}:
+            return Reply(number, error=text)
     raise QmpBroken("QEMU's monitor sent something that is neither event nor reply")
 
 
-def encode(command: str, arguments: dict[str, object]) -> bytes:
-    message: dict[str, object] = {"execute": command}
+def encode(command: str, arguments: dict[str, object], number: int) -> bytes:
+    message: dict[str, object] = {"execute": command, "id": number}
     if arguments:
         message["arguments"] = arguments
     return json.dumps(message).encode() + b"\n"

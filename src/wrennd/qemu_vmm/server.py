@@ -55,17 +55,14 @@ class Server:
         """Serve. Returns the exit code of the program."""
         if self._listener is not None:
             self._controller.log.info("API server started.", API_THREAD)
-        while True:
-            self._watch_qemu()
-            code = self._controller.end_of_qemu()
-            if code is not None:
-                return code
-            timeout_s = self._controller.metrics.write_if_due()
-            try:
-                self._turn(timeout_s)
-            except QmpBroken as error:
-                self._controller.log.error(f"{error}; vmm exiting.")
-                return ExitCode.ERROR
+        try:
+            while (code := self._controller.end_of_qemu()) is None:
+                self._watch_qemu()
+                self._turn(self._controller.metrics.write_if_due())
+        except QmpBroken as error:
+            self._controller.log.error(f"{error}; vmm exiting.")
+            return ExitCode.ERROR
+        return code
 
     def _turn(self, timeout_s: float) -> None:
         for key, events in self._selector.select(timeout_s):

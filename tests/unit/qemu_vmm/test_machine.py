@@ -1,0 +1,172 @@
+import json
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from wrennd.qemu_vmm.configuration import OpenDrive, OpenInterface
+from wrennd.qemu_vmm.machine import Accel, Machine, kernel_command_line, throttle_limits
+from wrennd.qemu_vmm.resources import (
+    DEFAULT_BOOT_ARGS,
+    CacheType,
+    Drive,
+    Entropy,
+    MachineConfig,
+    NetworkInterface,
+    RateLimiter,
+    TokenBucket,
+)
+
+DRIVE = OpenDrive(
+    drive=Drive(
+        drive_id="a_drive_with_a_long_name",
+        partuuid=None,
+        is_root_device=False,
+        cache_type=CacheType.UNSAFE,
+        is_read_only=None,
+        path_on_host="/never/opened/by,QEMU",
+        rate_limiter=None,
+        io_engine=None,
+        socket=None,
+    ),
+    fd=20,
+    is_device=False,
+)
+INTERFACE = OpenInterface(
+    interface=NetworkInterface(
+        iface_id="eth0",
+        host_dev_name="tap0",
+        guest_mac=None,
+        mtu=1400,
+        rx_rate_limiter=None,
+        tx_rate_limiter=None,
+    ),
+    fd=30,
+)
+MACHINE = Machine(
+    name="vm",
+    accel=Accel.TCG,
+    config=MachineConfig(vcpu_count=2, mem_size_mib=256),
+    kernel="/kernel",
+    initrd=None,
+    command_line="quiet",
+    drives=(DRIVE,),
+    interfaces=(INTERFACE,),
+    macs=("02:00:00:00:00:01",),
+    entropy=Entropy(rate_limiter=None),
+    boot_fds=(10,),
+    qmp_fd=3,
+    console_fd=4,
+)
+
+
+def values(machine, option):
+    arguments = machine.arguments()
+    return [b for a, b in pairwise(arguments) if a == option]
+
+
+def devices(machine):
+    return [json.loads(text) for text in values(machine, "-device") if text.startswith("{")]
+
+
+def changed(**changes):
+    return replace(MACHINE, drives=(replace(DRIVE, drive=replace(DRIVE.drive, **changes)),))
+
+
+def test_devices_have_their_own_place_from_the_last_one_down():
+    found = [(d["driver"], d["bus"]) for d in devices(MACHINE)]
+    assert found == [
+        ("virtio-blk-device", "virtio-mmio-bus.23"),
+        ("virtio-net-device", "virtio-mmio-bus.22"),
+        ("virtio-rng-device", "virtio-mmio-bus.21"),
+    ]
+
+
+def test_qemu_gets_descriptors_and_no_path_of_a_drive():
+    assert MACHINE.inherited_fds == (3, 4, 10, 20, 30)
+    assert values(MACHINE, "-add-fd") == ["fd=20,set=20"]
+    assert not any("/never" in argument for argument in MACHINE.arguments())
+    (block,) = values(MACHINE, "-blockdev")
+    assert json.loads(block)["file"]["filename"] == "/dev/fdset/20"
+
+
+def test_a_disk_error_is_the_guests_own():
+    disk = devices(MACHINE)[0]
+    assert (disk["rerror"], disk["werror"]) == ("report", "report")
+    assert len(disk["serial"]) == 20
+
+
+@pytest.mark.parametrize(
+    ("cache_type", "no_flush"), [(CacheType.UNSAFE, True), (CacheType.WRITEBACK, False)]
+)
+def test_only_writeback_flushes(cache_type, no_flush):
+    (block,) = values(changed(cache_type=cache_type), "-blockdev")
+    assert json.loads(block)["cache"] == {"direct": False, "no-flush": no_flush}
+
+
+def test_block_devices_have_another_driver():
+    (block,) = values(replace(MACHINE, drives=(replace(DRIVE, is_device=True),)), "-blockdev")
+    assert json.loads(block)["file"]["driver"] == "host_device"
+
+
+def test_a_limit_stands_between_guest_and_image():
+    limiter = RateLimiter(
+        bandwidth=TokenBucket(size=1000, one_time_burst=500, refill_time=100), ops=None
+    )
+    machine = changed(rate_limiter=limiter, is_read_only=True)
+    block = json.loads(values(machine, "-blockdev")[0])
+    assert (block["driver"], block["read-only"], block["file"]["read-only"]) == (
+        "throttle",
+        True,
+        True,
+    )
+    assert throttle_limits(limiter) == {
+        "bps-total": 10_000,
+        "bps-total-max": 10_000,
+        "bps-total-max-length": 1,
+    }
+    nothing = RateLimiter(bandwidth=TokenBucket(size=0, one_time_burst=1, refill_time=1), ops=None)
+    assert throttle_limits(nothing) == {}
+    assert json.loads(values(changed(rate_limiter=nothing), "-blockdev")[0])["driver"] == "raw"
+
+
+def test_the_network():
+    (netdev,) = values(MACHINE, "-netdev")
+    assert json.loads(netdev) == {"type": "tap", "id": "net0", "fd": "30", "vhost": False}
+    net = devices(MACHINE)[1]
+    assert (net["mac"], net["host_mtu"]) == ("02:00:00:00:00:01", 1400)
+
+
+def test_the_processor():
+    assert values(MACHINE, "-smp") == ["cpus=2,sockets=1,cores=2,threads=1"]
+    smt = replace(MACHINE, config=replace(MACHINE.config, smt=True))
+    assert values(smt, "-smp") == ["cpus=2,sockets=1,cores=1,threads=2"]
+    assert values(MACHINE, "-cpu") == ["max"]
+    assert values(replace(MACHINE, accel=Accel.KVM), "-accel") == ["kvm"]
+
+
+def test_the_sandbox_is_on():
+    assert values(MACHINE, "-sandbox") == [
+        "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+    ]
+
+
+def test_memory_is_a_memfd_of_the_whole_size():
+    ram = json.loads(values(MACHINE, "-object")[0])
+    assert (ram["qom-type"], ram["size"], ram["share"]) == (
+        "memory-backend-memfd",
+        MACHINE.ram_bytes,
+        True,
+    )
+
+
+def test_the_kernels_command_line():
+    root = replace(DRIVE, drive=replace(DRIVE.drive, is_root_device=True, is_read_only=True))
+    uuid = replace(root, drive=replace(root.drive, partuuid="1-2", is_read_only=False))
+    assert kernel_command_line(None, (), None) == f"{DEFAULT_BOOT_ARGS} pci=off"
+    assert kernel_command_line("a", (root, DRIVE), None) == "a pci=off root=/dev/vda ro"
+    assert kernel_command_line("a", (uuid,), None) == "a pci=off root=PARTUUID=1-2 rw"
+    assert kernel_command_line("a", (DRIVE,), 5) == "a pci=off tsc_early_khz=5 tsc=reliable"
+    given = "pci=lastbus=1 tsc_early_khz=7"
+    assert kernel_command_line(given, (), 5) == given
+    assert kernel_command_line("tsc=unstable pci=off", (), 5).endswith("pci=off tsc_early_khz=5")
