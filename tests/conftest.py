@@ -7,21 +7,11 @@ from hypothesis import settings
 
 from leaks import leak_check  # noqa: F401 - a fixture
 
+pytest_plugins = ["tiers"]
+
 settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
 settings.register_profile("local", deadline=None)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
-
-
-def pytest_collection_modifyitems(items):
-    """A tier is where a test lies: directories and markers can't disagree."""
-    for item in items:
-        parts = item.path.parts
-        if "root" in parts:
-            item.add_marker(pytest.mark.root)
-        if "vm" in parts and "unit" not in parts and "contract" not in parts:
-            item.add_marker(pytest.mark.vm)
-        if "e2e" in parts:
-            item.add_marker(pytest.mark.e2e)
 
 
 @pytest.fixture(scope="session")

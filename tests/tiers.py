@@ -1,0 +1,59 @@
+"""Tiers and shards: how long each tier took beside its budget, and which long tests run today.
+
+A pytest plugin (loaded by conftest.py). A test's tier is its directory below tests/, but for
+contract tests, which count for the tier of what they need. `--shard I/N` keeps the tests whose
+name falls into part I (0 to N-1) of N.
+"""
+
+import hashlib
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+# Minutes on two cores (DESIGN.md section 8). Printed, not enforced: machines are noisy.
+BUDGET_MIN = {"unit": 1, "root": 4, "vm": 10, "lab": 10, "e2e": 5}
+SECONDS: Counter = Counter()  # of this session
+
+
+def pytest_addoption(parser):
+    parser.addoption("--shard", metavar="I/N", help="run only part I of N of the tests chosen")
+
+
+def tier_of(item):
+    directory = item.path.relative_to(TESTS).parts[0]
+    if directory != "contract":
+        return directory
+    return next((t for t in ("vm", "root") if item.get_closest_marker(t)), "unit")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    for item in items:
+        tier = tier_of(item)
+        item.user_properties.append(("tier", tier))
+        if tier in ("root", "vm", "e2e"):
+            item.add_marker(getattr(pytest.mark, tier))
+    if shard := config.getoption("--shard"):
+        part, count = (int(number) for number in shard.split("/"))
+        kept = [item for item in items if shard_of(item.nodeid, count) == part]
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = kept
+
+
+def shard_of(nodeid, count):
+    return int.from_bytes(hashlib.sha256(nodeid.encode()).digest()[:4], "big") % count
+
+
+def pytest_runtest_logreport(report):
+    tier = dict(report.user_properties).get("tier")
+    if tier is not None:
+        SECONDS[tier] += report.duration
+
+
+def pytest_terminal_summary(terminalreporter):
+    for tier, seconds in sorted(SECONDS.items()):
+        budget = BUDGET_MIN.get(tier)
+        said = f" of {budget * 60} s" if budget else ""
+        terminalreporter.write_line(f"tier {tier}: {seconds:.0f} s{said}")
