@@ -14,6 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlencode
+
+import pytest
 
 import wrennd
 
@@ -25,6 +28,7 @@ PROGRAM = (
 )
 TIMEOUT_S = 20.0
 STREAM = "application/connect+json"
+RAW = {"Content-Type": "application/octet-stream"}
 
 
 @dataclass
@@ -115,13 +119,28 @@ class Agent:
         )
         return status, json.loads(body)
 
-    def stream(self, method: str, message: dict, **headers) -> Stream:
+    def fs(self, method: str, message: dict, **headers):
+        """Status and decoded body of a call to the file tree."""
+        return self.rpc(method, message, "filesystem.Filesystem", **headers)
+
+    def put(self, path, body=b"", headers=None, **query):
+        """Upload a file: status and decoded reply."""
+        target = "/files?" + urlencode({"path": str(path), **query})
+        status, _, reply = self.http("POST", target, body, {**RAW, **(headers or {})})
+        return status, json.loads(reply)
+
+    def get(self, path, headers=None, **query):
+        """Download a file: status, headers, body."""
+        target = "/files?" + urlencode({"path": str(path), **query})
+        return self.http("GET", target, headers=headers)
+
+    def stream(self, method: str, message: dict, service="process.Process", **headers) -> Stream:
         """Begin a streaming call."""
         connection = self.connection()
         body = json.dumps(message).encode()
         envelope = b"\0" + len(body).to_bytes(4, "big") + body
         sent = {"Content-Type": STREAM, **self.headers, **headers}
-        connection.request("POST", f"/process.Process/{method}", envelope, sent)
+        connection.request("POST", f"/{service}/{method}", envelope, sent)
         try:
             response = connection.getresponse()
         except BaseException:
@@ -159,6 +178,15 @@ class Agent:
 
     def open_files(self) -> int:
         return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
+
+
+@pytest.fixture
+def folder(agent) -> Iterator[str]:
+    """An empty directory of the agent's default user, wherever the agent runs."""
+    path = agent.sh("mktemp -d").output["stdout"].decode().strip()
+    agent.sh(f"chmod 755 {path}")
+    yield path
+    agent.fs("Remove", {"path": path})
 
 
 def user_header(name: str) -> dict:

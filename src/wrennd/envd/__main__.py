@@ -16,6 +16,10 @@ from wrennd.envd.processes import Processes
 from wrennd.envd.routes import Router
 from wrennd.envd.server import Server, adopt, listen
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from wrennd.envd.rpc import Service
+
 DEFAULT_ADDRESS = "0.0.0.0"
 DEFAULT_PORT = 49983
 USAGE = """usage: envd [--address ADDRESS] [--port PORT] [--listen-fd FD] [--version]
@@ -61,13 +65,22 @@ def _open_missing_stdio() -> None:
     os.close(fd)
 
 
+def filesystem(loop: Loop, settings: Settings) -> Service:
+    from wrennd.envd.filesystem_service import FilesystemService
+
+    return FilesystemService(loop, settings).service()
+
+
 def serve(options: Options) -> None:
     """Never returns. Errors: OSError when the socket can't be had."""
     _open_missing_stdio()
     loop = Loop()
     access, settings = Access(), Settings()
     processes = Processes(loop)
-    services = {"process.Process": ProcessService(loop, processes, settings).service()}
+    services = {
+        "process.Process": ProcessService(loop, processes, settings).service,
+        "filesystem.Filesystem": lambda: filesystem(loop, settings),
+    }
     router = Router(access, settings, Clock(), services)
     if options.listen_fd >= 0:
         os.set_inheritable(options.listen_fd, False)

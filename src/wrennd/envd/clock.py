@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 _DAYS_BEFORE_MONTH = (0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334)
+_FIRST_S, _LAST_S = -62135596800, 253402300799
 
 
 class Clock:
@@ -59,3 +60,15 @@ def _days(year: int, month: int, day: int) -> int:
     is_leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
     in_year = _DAYS_BEFORE_MONTH[month - 1] + (1 if is_leap and month > 2 else 0) + day - 1
     return (year - 1970) * 365 + leap_days + in_year
+
+
+def format_moment(moment_ns: int) -> str:
+    """RFC 3339 in UTC with nanoseconds, from year 1 to 9999 as protobuf allows."""
+    moment_s, fraction = divmod(moment_ns, 10**9)
+    moment_s = min(max(moment_s, _FIRST_S), _LAST_S)
+    # gmtime reaches back before 1970, unlike the parser, which only ever reads the present.
+    at = time.gmtime(moment_s)
+    return (
+        f"{at.tm_year:04}-{at.tm_mon:02}-{at.tm_mday:02}"
+        f"T{at.tm_hour:02}:{at.tm_min:02}:{at.tm_sec:02}.{fraction:09}Z"
+    )

@@ -29,18 +29,40 @@ def keepalive_s(headers: dict[str, str]) -> float:
     return DEFAULT_KEEPALIVE_S
 
 
+class Heartbeat:
+    """Sends a keepalive whenever a stream has been silent for as long as its client asked for."""
+
+    def __init__(self, loop: Loop, stream: Stream, keepalive: bytes) -> None:
+        self._loop = loop
+        self._stream = stream
+        self._keepalive = keepalive
+        self._interval_s = keepalive_s(stream.headers)
+        self._last_sent = monotonic()
+        self._timer = loop.after(self._interval_s, self._ping)
+
+    def send(self, text: bytes) -> None:
+        self._last_sent = monotonic()
+        self._stream.send(text)
+
+    def stop(self) -> None:
+        self._timer.cancel()
+
+    def _ping(self) -> None:
+        left_s = self._last_sent + self._interval_s - monotonic()
+        if left_s <= 0 and not self._stream.is_full:
+            self.send(self._keepalive)
+        self._timer = self._loop.after(left_s if left_s > 0 else self._interval_s, self._ping)
+
+
 class Feed:
     """A subscriber that sends a process's events down a stream."""
 
     def __init__(self, loop: Loop, stream: Stream) -> None:
         self.process: Process | None = None
-        self._loop = loop
         self._stream = stream
-        self._interval_s = keepalive_s(stream.headers)
-        self._last_sent = monotonic()
+        self._heartbeat = Heartbeat(loop, stream, KEEPALIVE)
         stream.on_closed = self._closed
         stream.on_drained = self._drained
-        self._timer = loop.after(self._interval_s, self._ping)
 
     @property
     def is_full(self) -> bool:
@@ -50,12 +72,11 @@ class Feed:
         self.output(b'{"event":{"start":{"pid":%d}}}' % process.pid)
 
     def output(self, text: bytes) -> None:
-        self._last_sent = monotonic()
-        self._stream.send(text)
+        self._heartbeat.send(text)
 
     def ended(self, process: Process) -> None:
         self.output(jsontext.encode({"event": {"end": process.end}}).encode())
-        self._timer.cancel()
+        self._heartbeat.stop()
         if process.timed_out:
             text = f"process {process.pid} ran longer than {process.limit_s:g} s and was killed"
             self._stream.end(RpcError("deadline_exceeded", text))
@@ -63,24 +84,18 @@ class Feed:
             self._stream.end()
 
     def failed(self, error: RpcError) -> None:
-        self._timer.cancel()
+        self._heartbeat.stop()
         self._stream.end(error)
 
     def _closed(self) -> None:
         """The client is gone; the process goes on."""
-        self._timer.cancel()
+        self._heartbeat.stop()
         if self.process is not None:
             self.process.unsubscribe(self)
 
     def _drained(self) -> None:
         if self.process is not None:
             self.process.resume()
-
-    def _ping(self) -> None:
-        left_s = self._last_sent + self._interval_s - monotonic()
-        if left_s <= 0 and not self.is_full:
-            self.output(KEEPALIVE)
-        self._timer = self._loop.after(left_s if left_s > 0 else self._interval_s, self._ping)
 
 
 def feed_input(process: Process, given: Message, done: Done) -> None:

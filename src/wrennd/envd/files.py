@@ -14,16 +14,15 @@ import stat
 from wrennd.envd.auth import user_name
 from wrennd.envd.connect import RpcError
 from wrennd.envd.http import parse_query
+from wrennd.envd.paths import make_directories, resolve
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from wrennd.envd.connection import Exchange, Handler
     from wrennd.envd.init import Settings
-    from wrennd.envd.users import Account
 
 READ_BYTES = 64 << 10
 DEFAULT_MODE = 0o644
-PARENT_MODE = 0o755
 RAW = "application/octet-stream"
 
 _STATUS = {
@@ -56,13 +55,6 @@ def file_error(error: OSError, path: str) -> FileError:
         return FileError(404, f"path '{path}' does not exist")
     status = _STATUS.get(error.errno or 0, 500)
     return FileError(status, f"path '{path}': {os.strerror(error.errno or 0)}")
-
-
-def resolve(path: str, account: Account, workdir: str) -> str:
-    """`~` and relative paths begin at the user's home, or the default directory."""
-    if path == "~" or path.startswith("~/"):
-        path = account.home + path[1:]
-    return os.path.normpath(os.path.join(account.home, workdir, path))
 
 
 class Target:
@@ -248,7 +240,7 @@ def create(target: Target) -> int:
     """
     account, path = target.account, target.path
     try:
-        make_parents(os.path.dirname(path), account)
+        make_directories(os.path.dirname(path), account)
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK | os.O_NOCTTY
         fd = os.open(path, flags, DEFAULT_MODE)
     except OSError as error:
@@ -267,18 +259,6 @@ def create(target: Target) -> int:
         os.close(fd)
         raise
     return fd
-
-
-def make_parents(folder: str, account: Account) -> None:
-    """Like mkdir -p, with what is made belonging to the user. Errors: OSError."""
-    missing = []
-    while folder and not os.path.lexists(folder):
-        missing.append(folder)
-        folder = os.path.dirname(folder)
-    for name in reversed(missing):
-        os.mkdir(name, PARENT_MODE)
-        if os.geteuid() == 0:
-            os.chown(name, account.uid, account.gid)
 
 
 def write(fd: int, data: bytes, path: str) -> None:

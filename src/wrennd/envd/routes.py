@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from wrennd.envd import files
 from wrennd.envd.init import VERSION_HEADER, Init
-from wrennd.envd.rpc import unimplemented
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from wrennd.envd.auth import Access
     from wrennd.envd.clock import Clock
     from wrennd.envd.connection import Exchange, Handler, Headers
@@ -20,8 +21,6 @@ PREFLIGHT: Headers = [
     ("Access-Control-Allow-Headers", "*"),
     ("Access-Control-Max-Age", "7200"),
 ]
-# Services of the contract that this version doesn't have.
-KNOWN_SERVICES = ("filesystem.Filesystem",)
 
 
 class Answer:
@@ -59,12 +58,19 @@ class Router:
     """Finds the handler of an exchange."""
 
     def __init__(
-        self, access: Access, settings: Settings, clock: Clock, services: dict[str, Service]
+        self,
+        access: Access,
+        settings: Settings,
+        clock: Clock,
+        services: dict[str, Callable[[], Service]],
     ) -> None:
+        """services: how to make each of them, which is done when it is first asked for: what no
+        guest uses is never imported."""
         self._access = access
         self._settings = settings
         self._clock = clock
-        self._services = services
+        self._makers = services
+        self._services: dict[str, Service] = {}
 
     def __call__(self, exchange: Exchange) -> Handler:
         request = exchange.request
@@ -85,20 +91,23 @@ class Router:
     def _rpc(self, exchange: Exchange) -> Handler:
         path = exchange.request.path
         name, _, method = path[1:].partition("/")
-        service = self._services.get(name)
-        if service is None and name not in KNOWN_SERVICES:
+        service = self._service(name)
+        if service is None:
             return Answer(exchange, 404, f"there is no {path}")
         refusal = self._only(exchange, "POST")
         if refusal is not None:
             return refusal
-        if service is None:
-            return unimplemented(exchange)
         wanted = service.content_type(method)
         given = exchange.request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if wanted and given != wanted:
             kind = [("Accept-Post", wanted)]
             return Answer(exchange, 415, f"content type {given!r} is not {wanted}", kind)
         return service.handler(exchange, method)
+
+    def _service(self, name: str) -> Service | None:
+        if name in self._makers:
+            self._services[name] = self._makers.pop(name)()
+        return self._services.get(name)
 
     def _only(self, exchange: Exchange, *methods: str) -> Handler | None:
         """The refusal of any other method, or None."""

@@ -34,42 +34,50 @@ def _nothing() -> None:
 
 
 class Call:
-    """A call that is answered with one message."""
+    """A call that is answered with one message.
+
+    A reply that is long may go through `exchange` itself, in pieces.
+    """
 
     def __init__(self, exchange: Exchange, *, enveloped: bool = False) -> None:
-        self._exchange = exchange
+        self.exchange = exchange
         self._enveloped = enveloped
         self.headers = exchange.request.headers
+        self.on_drained: Callable[[], None] = _nothing
+        self.on_closed: Callable[[], None] = _nothing
 
     @property
     def is_answered(self) -> bool:
-        return self._exchange.finished
+        return self.exchange.finished
 
     def reply(self, message: Message) -> None:
+        self.reply_text(jsontext.encode(message).encode())
+
+    def reply_text(self, text: bytes) -> None:
+        """Answer with a message that is JSON already."""
         if self.is_answered:
             return
-        text = jsontext.encode(message).encode()
         if self._enveloped:
             body = connect.envelope(text) + connect.end_envelope(None)
-            self._exchange.reply(200, [("Content-Type", connect.STREAM_TYPE)], body)
+            self.exchange.reply(200, [("Content-Type", connect.STREAM_TYPE)], body)
         else:
-            self._exchange.reply(200, [("Content-Type", connect.UNARY_TYPE)], text)
+            self.exchange.reply(200, [("Content-Type", connect.UNARY_TYPE)], text)
 
     def fail(self, error: RpcError) -> None:
         if self.is_answered:
             return
         if self._enveloped:
             body = connect.end_envelope(error)
-            self._exchange.reply(200, [("Content-Type", connect.STREAM_TYPE)], body)
+            self.exchange.reply(200, [("Content-Type", connect.STREAM_TYPE)], body)
         else:
             body = connect.error_body(error)
-            self._exchange.reply(error.status, [("Content-Type", connect.UNARY_TYPE)], body)
+            self.exchange.reply(error.status, [("Content-Type", connect.UNARY_TYPE)], body)
 
     def pause(self) -> None:
-        self._exchange.pause()
+        self.exchange.pause()
 
     def resume(self) -> None:
-        self._exchange.resume()
+        self.exchange.resume()
 
 
 class Stream:
@@ -128,10 +136,10 @@ class Unary:
             self._call.fail(error)
 
     def drained(self) -> None:
-        pass
+        self._call.on_drained()
 
     def closed(self) -> None:
-        pass
+        self._call.on_closed()
 
 
 class ServerStream:

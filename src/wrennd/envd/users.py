@@ -63,6 +63,24 @@ def groups_of(account: Account) -> list[int]:
     return parse_groups(_read(GROUP), account)
 
 
+def user_names() -> dict[int, str]:
+    """The first name of each uid."""
+    names: dict[int, str] = {}
+    for account in parse_passwd(_read(PASSWD)).values():
+        names.setdefault(account.uid, account.name)
+    return names
+
+
+def group_names() -> dict[int, str]:
+    """The first name of each gid."""
+    names: dict[int, str] = {}
+    for line in _read(GROUP).splitlines():
+        parts = line.split(":")
+        if len(parts) >= 3 and parts[0] and parts[2].isdigit():
+            names.setdefault(int(parts[2]), parts[0])
+    return names
+
+
 def find(name: str) -> Account:
     """Errors: RpcError unauthenticated when there is no such user, or we may not become it."""
     account = parse_passwd(_read(PASSWD)).get(name)

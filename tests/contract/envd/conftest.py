@@ -2,7 +2,7 @@
 
 import pytest
 
-from envd_agent import running
+from envd_agent import folder, running  # noqa: F401 - a fixture
 
 
 @pytest.fixture(scope="module")

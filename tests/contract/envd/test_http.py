@@ -46,7 +46,7 @@ def test_a_wrong_method_is_405(agent, method, target, allowed):
 
 
 def test_what_is_not_implemented_says_so(agent):
-    for service, method in (("process.Process", "Nope"), ("filesystem.Filesystem", "Stat")):
+    for service, method in (("process.Process", "Nope"), ("filesystem.Filesystem", "Nope")):
         status, body = agent.rpc(method, {}, service=service)
         assert (status, body["code"]) == (501, "unimplemented")
     stream = agent.stream("Nope", {}).rest()

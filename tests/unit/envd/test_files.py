@@ -2,26 +2,7 @@
 
 import pytest
 
-from wrennd.envd.files import FileError, check_type, parse_mode, resolve
-from wrennd.envd.users import Account
-
-ANN = Account("ann", 1000, 1000, "/home/ann")
-
-
-@pytest.mark.parametrize(
-    ("path", "workdir", "wanted"),
-    [
-        ("/a/../b", "", "/b"),
-        ("a", "", "/home/ann/a"),
-        ("~", "", "/home/ann"),
-        ("~/a/", "", "/home/ann/a"),
-        ("a", "/srv", "/srv/a"),
-        ("a", "sub", "/home/ann/sub/a"),
-        ("~/a", "/srv", "/home/ann/a"),
-    ],
-)
-def test_resolve(path, workdir, wanted):
-    assert resolve(path, ANN, workdir) == wanted
+from wrennd.envd.files import FileError, check_type, parse_mode
 
 
 def test_modes():
