@@ -92,6 +92,11 @@ class Agent:
     pid: int = 0
     headers: dict = field(default_factory=dict)
 
+    @property
+    def as_root(self) -> dict:
+        """Headers of a command that root runs."""
+        return user_header("root")
+
     def connection(self) -> http.client.HTTPConnection:
         return http.client.HTTPConnection(self.address, self.port, timeout=TIMEOUT_S)
 

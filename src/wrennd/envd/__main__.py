@@ -8,6 +8,7 @@ import sys
 from wrennd.envd import VERSION
 from wrennd.envd.auth import Access
 from wrennd.envd.clock import Clock
+from wrennd.envd.endpoints import Endpoints
 from wrennd.envd.init import Settings
 from wrennd.envd.loop import Loop
 from wrennd.envd.power import INIT_PID, PowerButton, signal_init
@@ -81,7 +82,7 @@ def serve(options: Options) -> None:
         "process.Process": ProcessService(loop, processes, settings).service,
         "filesystem.Filesystem": lambda: filesystem(loop, settings),
     }
-    router = Router(access, settings, Clock(), services)
+    router = Router(access, settings, Clock(), services, Endpoints(loop, access, settings))
     if options.listen_fd >= 0:
         os.set_inheritable(options.listen_fd, False)
         listener = adopt(options.listen_fd)

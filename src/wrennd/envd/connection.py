@@ -7,6 +7,7 @@ the handler to wait for `drained`. A client that is slow therefore costs a fixed
 
 from __future__ import annotations
 
+import os
 import sys
 from time import monotonic
 
@@ -47,6 +48,7 @@ IDLE_TIMEOUT_S = 640.0
 LINGER_S = 1.0
 LINGER_BYTES = 4 << 20
 FAREWELL_S = 10.0
+FILE_BURST_BYTES = 1 << 20
 
 CORS: Headers = [
     ("Access-Control-Allow-Origin", "*"),
@@ -116,6 +118,18 @@ class Exchange:
             self._connection.send(http.LAST_CHUNK)
         self._done()
 
+    def reply_file(
+        self, status: int, headers: Headers, fd: int, part: range, done: Callable[[], None]
+    ) -> None:
+        """Answer with a part of an open file, which must have it; `done` when it is sent."""
+        self._head(status, [*headers, ("Content-Length", str(len(part)))])
+
+        def sent() -> None:
+            done()
+            self._done()
+
+        self._connection.send_file(fd, part, sent)
+
     def abort(self) -> None:
         self._connection.close()
 
@@ -162,6 +176,8 @@ class Connection:
         self._forget_others = forget_others
         self._parser = http.RequestParser()
         self._output = bytearray()
+        # A file to be sent behind `_output`: descriptor, what is left of it, what to call then.
+        self._file: tuple[int, range, Callable[[], None]] | None = None
         self._exchange: Exchange | None = None
         self._paused = False
         self._eof = False
@@ -184,6 +200,7 @@ class Connection:
         self._fd = -1
         self._socket.close()
         self._output.clear()
+        self._file = None
         exchange, self._exchange = self._exchange, None
         if exchange is not None and exchange.handler is not None and not exchange.finished:
             # Later, since the handler may be what called us.
@@ -220,6 +237,12 @@ class Connection:
             self._flush()
         self._was_full = self._was_full or len(self._output) >= HIGH_WATER
 
+    def send_file(self, fd: int, part: range, done: Callable[[], None]) -> None:
+        """Send this part of a file that the caller keeps open until `done`, or its `closed`."""
+        if self._fd >= 0:
+            self._file = (fd, part, done)
+            self._flush()
+
     def exchange_done(self) -> None:
         """The reply is written: go on with the next request, or end."""
         self._loop.soon(self._next)
@@ -229,7 +252,7 @@ class Connection:
             if events & BROKEN:
                 self.close()
                 return
-            if self._output:
+            if self._output or self._file is not None:
                 self._flush()
                 self._tell_drained()
             if self._fd >= 0 and self._wants_input:
@@ -367,17 +390,35 @@ class Connection:
                 with memoryview(self._output) as view:
                     sent = self._socket.send(view[:MAX_PENDING_INPUT])
                 del self._output[:sent]
+            if self._file is not None:
+                self._flush_file(*self._file)
         except BlockingIOError:
             pass
         except OSError:
             self.close()
             return
-        if not self._output:
+        if not self._output and self._file is None:
             if self._lingering:
                 self._shut()
             elif self._eof and self._exchange is None:
                 self.close()
         self._watch()
+
+    def _flush_file(self, fd: int, part: range, done: Callable[[], None]) -> None:
+        """A burst of the file; the rest when it is the others' turn again. Errors: OSError."""
+        burst = FILE_BURST_BYTES
+        while part and burst > 0:
+            sent = os.sendfile(self._fd, fd, part.start, min(len(part), burst))
+            if not sent:
+                # It has become shorter than what was promised.
+                self.close()
+                return
+            burst -= sent
+            part = part[sent:]
+            self._file = (fd, part, done)
+        if not part:
+            self._file = None
+            done()
 
     def _tell_drained(self) -> None:
         if self._was_full and len(self._output) <= LOW_WATER:
@@ -389,5 +430,7 @@ class Connection:
     def _watch(self) -> None:
         if self._fd < 0:
             return
-        events = (READ if self._wants_input else 0) | (WRITE if self._output else 0)
+        events = (READ if self._wants_input else 0) | (
+            WRITE if self._output or self._file is not None else 0
+        )
         self._loop.watch(self._fd, events, self._ready)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from wrennd.envd import files
 from wrennd.envd.init import VERSION_HEADER, Init
 
 TYPE_CHECKING = False
@@ -12,6 +11,7 @@ if TYPE_CHECKING:
     from wrennd.envd.auth import Access
     from wrennd.envd.clock import Clock
     from wrennd.envd.connection import Exchange, Handler, Headers
+    from wrennd.envd.endpoints import Endpoints
     from wrennd.envd.init import Settings
     from wrennd.envd.rpc import Service
 
@@ -63,6 +63,7 @@ class Router:
         settings: Settings,
         clock: Clock,
         services: dict[str, Callable[[], Service]],
+        endpoints: Endpoints,
     ) -> None:
         """services: how to make each of them, which is done when it is first asked for: what no
         guest uses is never imported."""
@@ -70,6 +71,8 @@ class Router:
         self._settings = settings
         self._clock = clock
         self._makers = services
+        self._open = endpoints.open()
+        self._guarded = endpoints.guarded()
         self._services: dict[str, Service] = {}
 
     def __call__(self, exchange: Exchange) -> Handler:
@@ -82,10 +85,14 @@ class Router:
             return self._only(exchange, "POST") or Init(
                 exchange, self._access, self._settings, self._clock
             )
+        if request.path in self._open:
+            methods, make = self._open[request.path]
+            return self._only(exchange, *methods) or make(exchange)
         if not self._access.allows(request.headers):
             return Answer(exchange, 401, "the access token is missing or wrong")
-        if request.path == "/files":
-            return self._only(exchange, "GET", "POST") or files.handler(exchange, self._settings)
+        if request.path in self._guarded:
+            methods, make = self._guarded[request.path]
+            return self._only(exchange, *methods) or make(exchange)
         return self._rpc(exchange)
 
     def _rpc(self, exchange: Exchange) -> Handler:

@@ -1,7 +1,14 @@
 """What envd costs, and that nobody can make it cost more."""
 
+import contextlib
+import gzip
+import hashlib
+import json
+import select
 import subprocess
 import sys
+import time
+import zlib
 
 import pytest
 
@@ -66,6 +73,94 @@ def test_a_slow_download_costs_little(fresh_agent, tmp_path):
         count += len(data)
     assert count == 200 << 20
     connection.close()
+
+
+def pieces(size, patterns=(b"a", b"bc", b"def")):
+    """So many bytes, in pieces that are not all alike."""
+    for number in range(size >> 20):
+        yield patterns[number % len(patterns)] * ((1 << 20) // len(patterns[number % 3]) + 1)
+
+
+@pytest.mark.parametrize(
+    "mib", [128, pytest.param(1024, marks=pytest.mark.long)], ids=["128 MiB", "1 GiB"]
+)
+@pytest.mark.parametrize("how", ["raw", "form", "packed"])
+def test_long_streams_cost_little(fresh_agent, tmp_path, mib, how):
+    """Both directions; what is compared is the digest, since nobody holds so much."""
+    tmp_path.chmod(0o777)
+    path = f"{tmp_path}/large"
+    fresh_agent.put(path, b"warm")
+    fresh_agent.get(path)
+    before = fresh_agent.rss_kib()
+    sent = hashlib.sha256()
+
+    def body():
+        packer = zlib.compressobj(1, zlib.DEFLATED, 31)
+        if how == "form":
+            yield b'--X\r\nContent-Disposition: form-data; name="file"\r\n\r\n'
+        for data in pieces(mib << 20):
+            sent.update(data)
+            yield packer.compress(data) if how == "packed" else data
+        if how == "form":
+            yield b"\r\n--X--\r\n"
+        elif how == "packed":
+            yield packer.flush()
+
+    headers = {"Content-Encoding": "gzip"} if how == "packed" else {}
+    if how == "form":
+        headers = {"Content-Type": "multipart/form-data; boundary=X"}
+    assert fresh_agent.put(path, (data for data in body() if data), headers)[0] == 200
+    assert fresh_agent.rss_kib() - before < MAX_GROWTH_KIB
+    got = hashlib.sha256()
+    accepted = {"Accept-Encoding": "gzip"} if how == "packed" else {}
+    unpacker = zlib.decompressobj(31)
+    with contextlib.closing(fresh_agent.connection()) as connection:
+        connection.request("GET", f"/files?path={path}", headers=accepted)
+        response = connection.getresponse()
+        while data := response.read(1 << 20):
+            got.update(unpacker.decompress(data) if how == "packed" else data)
+    assert got.digest() == sent.digest()
+    assert fresh_agent.rss_kib() - before < MAX_GROWTH_KIB
+
+
+def test_a_bomb_blocks_nobody(fresh_agent, tmp_path):
+    """A little that unpacks to a lot: others are answered while it does."""
+    tmp_path.chmod(0o777)
+    fresh_agent.put(f"{tmp_path}/f", b"")
+    before = fresh_agent.rss_kib()
+    bomb = gzip.compress(bytes(256 << 20), 1)
+    head = (
+        f"POST /files?path={tmp_path}/f HTTP/1.1\r\nContent-Type: application/octet-stream\r\n"
+        f"Content-Encoding: gzip\r\nContent-Length: {len(bomb)}\r\nConnection: close\r\n\r\n"
+    )
+    with fresh_agent.socket() as sock:
+        sock.sendall(head.encode() + bomb)
+        waits = []
+        while not select.select([sock], [], [], 0)[0]:
+            began = time.monotonic()
+            assert fresh_agent.is_alive()
+            waits.append(time.monotonic() - began)
+        assert sock.recv(15) == b"HTTP/1.1 200 OK"
+    assert len(waits) > 3
+    assert max(waits) < 0.5
+    assert fresh_agent.rss_kib() - before < MAX_GROWTH_KIB
+
+
+def test_a_large_removal_blocks_nobody(fresh_agent, tmp_path):
+    fresh_agent.sh(f"mkdir {tmp_path}/d; cd {tmp_path}/d; seq 30000 | xargs touch")
+    with fresh_agent.socket() as sock:
+        body = json.dumps({"path": f"{tmp_path}/d"})
+        sock.sendall(
+            b"POST /filesystem.Filesystem/Remove HTTP/1.1\r\nContent-Type: application/json\r\n"
+            + f"Content-Length: {len(body)}\r\n\r\n{body}".encode()
+        )
+        answered = 0
+        while not select.select([sock], [], [], 0)[0]:
+            assert fresh_agent.is_alive()
+            answered += 1
+        assert sock.recv(15) == b"HTTP/1.1 200 OK"
+    assert answered > 3
+    assert not (tmp_path / "d").exists()
 
 
 def test_pipelined_requests_behind_a_running_one_wait(fresh_agent):

@@ -2,7 +2,8 @@
 
 import pytest
 
-from wrennd.envd.files import FileError, check_type, parse_mode
+from wrennd.envd.files import FileError, parse_mode
+from wrennd.envd.upload import check_type
 
 
 def test_modes():
@@ -15,8 +16,9 @@ def test_modes():
 
 
 def test_types():
-    check_type({"content-type": "application/octet-stream; x=y"})
-    for headers in ({}, {"content-type": "multipart/form-data"}):
+    check_type("application/octet-stream", "")
+    check_type("multipart/form-data", "GZIP")
+    for kind, coding in (("", ""), ("text/plain", ""), ("application/octet-stream", "br")):
         with pytest.raises(FileError) as caught:
-            check_type(headers)
+            check_type(kind, coding)
         assert caught.value.status == 415
