@@ -14,6 +14,14 @@ settings.register_profile("local", deadline=None)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
+@pytest.fixture(autouse=True)
+def _leaves_nothing(request):
+    """Every test that may make something on the host ends with the leak check."""
+    tier = dict(request.node.user_properties).get("tier")
+    if tier in ("root", "vm", "e2e"):
+        request.getfixturevalue("leak_check")
+
+
 @pytest.fixture(scope="session")
 def layout():
     """The tests' own data directory, with kernel and images in it; built when they are not."""

@@ -21,7 +21,6 @@ from pathlib import Path
 sys.path.insert(0, os.fspath(Path(__file__).resolve().parents[1]))
 
 from built_images import prepared_layout
-
 from wrennd.core.config import Config
 from wrennd.core.ids import new_sandbox_id
 from wrennd.core.model import Command, SandboxSpec
@@ -115,8 +114,10 @@ class ConsoleWatcher:
             if self._stop.wait(0.002):
                 return
         with self._path.open(errors="replace") as console:
-            while not self._marks.feed(console.read()) and not self._stop.wait(0.002):
-                pass
+            while not self._marks.feed(console.read()):
+                if self._stop.wait(0.002):
+                    self._marks.feed(console.read())  # what came before the stop
+                    return
 
     def stop(self) -> dict[str, float]:
         self._stop.set()

@@ -3,8 +3,11 @@
 import json
 import os
 import signal
+import subprocess
 
-from wrenn_command import running
+import pytest
+
+from wrenn_command import WRENN, environment, running
 
 
 def test_hello_from_the_base_image(run):
@@ -157,3 +160,69 @@ def test_a_reader_that_leaves_ends_the_command(data_dir):
         assert child.stdout.read(4) == b"y\ny\n"
         child.stdout.close()
         assert child.wait(60) == 128 + signal.SIGPIPE
+
+
+def test_a_second_ctrl_c_does_not_interrupt_the_clean_up(data_dir):
+    with running(
+        data_dir, "run", "--template", "busybox", "--", "sh", "-c", "echo up; sleep 1000"
+    ) as child:
+        started(child)
+        for _ in range(200):
+            child.send_signal(signal.SIGINT)
+            child.send_signal(signal.SIGTERM)
+        assert child.wait(60) in (130, 143)
+
+
+def test_a_timeout_is_kept_when_nobody_reads_what_keeps_coming(data_dir):
+    with running(data_dir, "run", "--template", "busybox", "--timeout", "2", "--", "yes") as child:
+        assert child.stdout.read(4) == b"y\ny\n"
+        assert child.wait(60) == 124
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_do_not_matter(data_dir, closed):
+    done = shell(data_dir, f'"$0" run --template busybox -- sh -c "exit 7" {closed}')
+    assert done.returncode == 7, done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_stdin_that_is_closed_is_at_its_end(data_dir):
+    done = shell(data_dir, '"$0" run --template busybox -i -- sh -c "cat; echo end" <&-')
+    assert (done.returncode, done.stdout) == (0, b"end\n")
+
+
+def test_output_that_can_not_be_written_is_said_in_one_sentence(data_dir):
+    done = shell(data_dir, '"$0" run --template busybox -- echo hello > /dev/full')
+    assert done.returncode == 125
+    assert b"output can't be written: No space left" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def shell(data_dir, script):
+    return subprocess.run(
+        ["bash", "-c", script, WRENN],
+        capture_output=True,
+        env=environment(data_dir),
+        timeout=150,
+        check=False,
+    )
+
+
+def test_ignored_hangups_stay_ignored(data_dir):
+    with running_nohup(data_dir) as child:
+        started(child)
+        child.send_signal(signal.SIGHUP)
+        child.stdin.write(b"go\n")
+        child.stdin.close()
+        assert child.wait(60) == 5
+
+
+def running_nohup(data_dir):
+    command = ["nohup", WRENN, "run", "--template", "busybox", "-i", "--"]
+    return subprocess.Popen(
+        [*command, "sh", "-c", "echo up; read x; exit 5"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=environment(data_dir),
+    )

@@ -32,7 +32,7 @@ def test_no_error_code_is_documented_that_does_not_exist(code):
 def commands():
     import typer
 
-    from wrennd.cli.main import app
+    from wrennd.cli.commands import app
 
     group = typer.main.get_command(app)
     for name, command in group.commands.items():

@@ -212,9 +212,7 @@ def test_a_missing_disk_image_is_named(spec, parts, tmp_path):
 def test_without_qemu_the_package_is_named(layout, tmp_path, sandboxes):
     from wrennd.host.local import probe_guest
 
-    nowhere = probe.Candidates(
-        firecracker=tmp_path / "none", answers=tmp_path, qemu=tmp_path / "qemu"
-    )
+    nowhere = probe.Candidates(directory=tmp_path, qemu=tmp_path / "qemu")
     guest = probe_guest(layout, ImageStore(layout).kernel())
     with pytest.raises(HostUnsuitable, match="apt-get install qemu-system-x86"):
         probe.choose("auto", nowhere, guest)

@@ -1,70 +1,97 @@
-"""The `wrenn` command: assembles its groups, and turns every error into one sentence and a hint."""
+"""The `wrenn` command's outermost frame: signals, streams, and every error as one sentence.
+
+What it runs is put together in `cli/commands.py`, which is imported only when all is in place.
+"""
 
 import logging
+import os
 import signal
 import sys
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-import typer
-
-from wrennd.cli import doctor, image, run, setup, version
 from wrennd.core.errors import Error
+
+if TYPE_CHECKING:
+    import typer
 
 # Our own failures, apart from the command's: 124 to 127 as timeout(1), docker and shells use them.
 FAILED = 125
-INTERRUPTED = 128 + signal.SIGINT
+READER_GONE = 128 + signal.SIGPIPE
 
 log = logging.getLogger(__name__)
-app = typer.Typer(
-    name="wrenn",
-    help="Run untrusted code in microVMs on this machine.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-app.command(
-    "run",
-    help=run.HELP,
-    # What follows the first word of the command is the command's.
-    context_settings={"allow_interspersed_args": False},
-)(run.run)
-app.command("setup", help=setup.HELP)(setup.setup)
-app.command("doctor", help=doctor.HELP)(doctor.doctor)
-app.command("version", help=version.HELP)(version.version)
-app.add_typer(image.app, name="image", help=image.HELP)
+
+
+class Interrupted(BaseException):
+    """A signal came that ends us: unwinds everything that is held."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 def main() -> NoReturn:
     """The entry point. Exits with the command's own code, 2 for wrong usage, 125 when we fail."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _unwind)
+    _open_standard_streams()
+    try:
+        _catch_signals()
+        code = _run()
+    except Interrupted as error:
+        code = 128 + error.number
+    sys.exit(_flushed(code))
+
+
+def _open_standard_streams() -> None:
+    """What was closed becomes /dev/null: else the next file of ours would be taken for it."""
+    for fd, mode in ((0, os.O_RDONLY), (1, os.O_WRONLY), (2, os.O_WRONLY)):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, mode)  # takes the lowest free number, which is fd
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 - lives as long as we do
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+
+
+def _catch_signals() -> None:
+    """End by exception on the first signal; what it ignores (nohup) stays ignored."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _unwind)
+
+
+def _unwind(number: int, frame: FrameType | None) -> NoReturn:
+    """A second signal must not interrupt the clean-up that the first has begun."""
+    for other in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(other, signal.SIG_IGN)
+    raise Interrupted(number)
+
+
+def _run() -> int:
+    import typer
+
+    from wrennd.cli.commands import app
+
     try:
         code = app(standalone_mode=False)
     except Error as error:
-        code = _explain(error)
+        return _explain(error)
     except typer.TyperException as error:
-        code = _explain_usage(error)
-    except (typer.Abort, KeyboardInterrupt):
-        code = INTERRUPTED
+        return _explain_usage(error)
+    except typer.Abort:
+        return FAILED
     except BrokenPipeError:  # whoever read our output is gone
-        code = 128 + signal.SIGPIPE
+        return READER_GONE
     except Exception as error:
         log.debug("internal error", exc_info=True)
-        code = _explain(
+        return _explain(
             Error(
                 f"internal error: {type(error).__name__}: {error}",
                 hint="with WRENN_LOG_LEVEL=debug the same command shows where",
             )
         )
-    _flush()
-    sys.exit(code if isinstance(code, int) else 0)
-
-
-def _unwind(number: int, frame: FrameType | None) -> NoReturn:
-    """End by exception, so that everything that is held is let go."""
-    raise SystemExit(128 + number)
+    return code if isinstance(code, int) else 0
 
 
 def _explain(error: Error) -> int:
@@ -74,18 +101,25 @@ def _explain(error: Error) -> int:
     return FAILED
 
 
-def _explain_usage(error: typer.TyperException) -> int:
+def _explain_usage(error: "typer.TyperException") -> int:
     print(f"wrenn: {error.format_message()}", file=sys.stderr)
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "wrenn"
     print(f"  hint: {command} --help shows how it is used", file=sys.stderr)
-    return error.exit_code
+    return 2
 
 
-def _flush() -> None:
-    """Flush now: at interpreter exit a reader that is gone would print a traceback."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except BrokenPipeError:
-            sys.exit(128 + signal.SIGPIPE)
+def _flushed(code: int) -> int:
+    """Flush now: at interpreter exit a reader that is gone, or a full disk, would print a
+    traceback."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BrokenPipeError:
+        code = READER_GONE
+    except OSError as error:
+        code = _explain(Error(f"the output can't be written: {error.strerror}"))
+    else:
+        return code
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return code

@@ -3,25 +3,21 @@
 import contextlib
 import json
 import os
-import queue
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 from wrennd.cli import envfile, standalone
 from wrennd.cli import run_options as options
 from wrennd.cli.options import DataDir, Json, configured
 from wrennd.cli.progress import Progress
-from wrennd.core.deadline import Deadline
-from wrennd.core.errors import (
-    CommandNotExecutable,
-    CommandNotFound,
-    DeadlineExceeded,
-    Error,
-    InvalidInput,
-)
+from wrennd.core.errors import CommandNotExecutable, CommandNotFound, Error, InvalidInput
 from wrennd.core.ids import new_sandbox_id
 from wrennd.core.model import Command, SandboxSpec
 from wrennd.core.sandboxes import Exit, Output, Running, Sandbox
@@ -30,7 +26,6 @@ from wrennd.core.timings import Timings
 HELP = "Boot a microVM, run a command in it, and destroy it: wrenn run -- echo hello"
 TIMED_OUT, NOT_EXECUTABLE, NOT_FOUND, READER_GONE = 124, 126, 127, 128 + signal.SIGPIPE
 STDIN_CHUNK = 32 * 1024
-QUEUED = 64  # pieces of at most 32 KiB: a slow reader of ours must slow the guest, not fill memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +84,12 @@ def run(  # noqa: PLR0913 - one parameter for each option is how Typer declares 
         with (
             standalone.sandboxes(config, Progress()) as sandboxes,
             sandboxes.create(spec, timings) as sandbox,
+            alarm(timeout),
         ):
-            code = _in_sandbox(sandbox, wanted, copies, timeout, printer, timings)
+            code = _in_sandbox(sandbox, wanted, copies, printer, timings)
+    except TimedOut:
+        print(f"wrenn: the command did not end within {timeout:g} s", file=sys.stderr)
+        return TIMED_OUT
     finally:
         if show_timings and not as_json:
             _print_timings(timings)
@@ -98,11 +97,32 @@ def run(  # noqa: PLR0913 - one parameter for each option is how Typer declares 
     return code
 
 
+class TimedOut(BaseException):
+    """The command's time is over. No Exception: nothing on the way may take it for its own."""
+
+
+@contextmanager
+def alarm(seconds: float) -> Iterator[None]:
+    """Raise TimedOut in the main thread, whatever it waits for, after `seconds` (0: never)."""
+    if not seconds:
+        yield
+        return
+
+    def ring(number: int, frame: FrameType | None) -> NoReturn:
+        raise TimedOut
+
+    signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
 def _in_sandbox(
     sandbox: Sandbox,
     wanted: Command,
     copies: list[Copy],
-    timeout_s: float,
     printer: "_Streamed | _Collected",
     timings: Timings,
 ) -> int:
@@ -112,7 +132,7 @@ def _in_sandbox(
             sandbox.upload(item.source, item.destination, user=wanted.user)
     try:
         with timings.phase("command"), sandbox.start(wanted) as running:
-            return _follow(running, wanted.has_stdin, timeout_s, printer)
+            return _follow(running, wanted.has_stdin, printer)
     except CommandNotFound as error:
         print(f"wrenn: {error}", file=sys.stderr)
         return NOT_FOUND
@@ -121,48 +141,35 @@ def _in_sandbox(
         return NOT_EXECUTABLE
     except BrokenPipeError:  # whoever read our output is gone; Typer would make it a plain 1
         return READER_GONE
-    except DeadlineExceeded:
-        print(f"wrenn: the command did not end within {timeout_s:g} s", file=sys.stderr)
-        return TIMED_OUT
 
 
-def _follow(
-    running: Running, has_stdin: bool, timeout_s: float, printer: "_Streamed | _Collected"
-) -> int:
-    """Print what comes until the command ends. The wait is one that signals can interrupt."""
-    deadline = Deadline.after(timeout_s) if timeout_s else None
-    events: queue.Queue[Output | Exit | Exception] = queue.Queue(QUEUED)
-    threading.Thread(target=_pump_events, args=(running, events), daemon=True).start()
+def _follow(running: Running, has_stdin: bool, printer: "_Streamed | _Collected") -> int:
+    """Print what comes until the command ends. Signals interrupt every wait in here."""
     if has_stdin:
         threading.Thread(target=_pump_stdin, args=(running,), daemon=True).start()
-    while True:
-        try:
-            event = events.get(timeout=None if deadline is None else deadline.remaining_s)
-        except queue.Empty:
-            raise DeadlineExceeded("the command took too long") from None
-        if isinstance(event, Exception):
-            raise event
+    for event in running.events():
         if isinstance(event, Exit):
             return event.code
         printer.write(event)
-
-
-def _pump_events(running: Running, events: "queue.Queue[Output | Exit | Exception]") -> None:
-    try:
-        for event in running.events():
-            events.put(event)
-    except Exception as error:  # noqa: BLE001 - handed to the main thread, which raises it
-        events.put(error)
+    raise AssertionError("the events of a command end with its exit")
 
 
 def _pump_stdin(running: Running) -> None:
     """Our stdin until its end, or until the command takes no more."""
     # The sandbox may go while this waits for input; its end is told by the events.
     with contextlib.suppress(Error):
-        while data := os.read(0, STDIN_CHUNK):
+        while data := _read_stdin():
             if not running.send_stdin(data):
                 return
         running.close_stdin()
+
+
+def _read_stdin() -> bytes:
+    """Empty at the end, and when stdin is nothing that can be read."""
+    try:
+        return os.read(0, STDIN_CHUNK)
+    except OSError:
+        return b""
 
 
 class _Streamed:
@@ -170,8 +177,13 @@ class _Streamed:
 
     def write(self, output: Output) -> None:
         stream = sys.stdout.buffer if output.stream == "stdout" else sys.stderr.buffer
-        stream.write(output.data)
-        stream.flush()
+        try:
+            stream.write(output.data)
+            stream.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise Error(f"the command's output can't be written: {error.strerror}") from error
 
     def finish(self, code: int, sandbox_id: str, timings: Timings) -> None:
         pass

@@ -20,7 +20,13 @@ Copies = Annotated[
     Option("--copy", metavar="SRC:DST", help="Copy a file or directory in first (repeatable)."),
 ]
 Timeout = Annotated[
-    float, Option(metavar="S", min=0.0, help="Stop after S seconds with exit code 124; 0: never.")
+    float,
+    Option(
+        metavar="S",
+        min=0.0,
+        max=31_536_000.0,
+        help="Stop S seconds after the sandbox is ready, with exit code 124; 0: never.",
+    ),
 ]
 Dns = Annotated[list[str] | None, Option(metavar="IP", help="Resolver to use (repeatable).")]
 Interactive = Annotated[bool, Option("-i", "--interactive", help="Pass our stdin to the command.")]

@@ -52,11 +52,23 @@ class Command:
         if not self.argv or not self.argv[0]:
             raise InvalidInput("no command was given", hint="put it behind --, as in -- echo hello")
         for text in (*self.argv, *self.env.values(), self.cwd, self.user):
-            if "\0" in text:
-                raise InvalidInput("a NUL byte can't be part of a command")
+            _check_text(text)
         for name in self.env:
             if not ENV_NAME.fullmatch(name):
                 raise InvalidInput(
                     f"{name!r} is not the name of an environment variable",
                     hint="use letters, digits and '_', not beginning with a digit",
                 )
+
+
+def _check_text(text: str) -> None:
+    """What goes to the guest as JSON and becomes an argument there: UTF-8 without NUL."""
+    if "\0" in text:
+        raise InvalidInput("a NUL byte can't be part of a command")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidInput(
+            f"{text!r} is not UTF-8",
+            hint="pass such bytes by stdin (-i) or in a file (--copy)",
+        ) from None

@@ -32,5 +32,7 @@ def take_firecracker(config: Config, file: Path, report: Report) -> None:
 
 
 def images(config: Config) -> list[dict[str, Any]]:
+    """The images that are there; looking makes no data directory."""
     require_root()
-    return [image.to_json() for image in ImageStore(Layout.prepare(config.data_dir)).list()]
+    layout = Layout.find(config.data_dir)
+    return [] if layout is None else [image.to_json() for image in ImageStore(layout).list()]

@@ -14,9 +14,10 @@ from pathlib import Path
 from wrennd.core.config import Config
 from wrennd.core.errors import Error, ImageBroken, NotFound
 from wrennd.core.sizes import GIB, format_bytes
-from wrennd.host import local
+from wrennd.host import local, setup
 from wrennd.linux import routes
 from wrennd.linux.cgroup import Hierarchy
+from wrennd.linux.process import CLEAN_ENVIRONMENT
 from wrennd.linux.rtnetlink import Rtnetlink
 from wrennd.network import resolvers
 from wrennd.network.addressing import link_prefix
@@ -28,15 +29,10 @@ from wrennd.vmm import probe
 from wrennd.vmm.probe import Verdict
 from wrennd.vmm.program import Program
 
-# Programs of the host that are called, and the Debian package that has each.
-PROGRAMS = {
-    "qemu-system-x86_64": "qemu-system-x86",
-    "nft": "nftables",
-    "mke2fs": "e2fsprogs",
-    "mmdebstrap": "mmdebstrap",
-    "dpkg-deb": "dpkg",
-    "apt-get": "apt",
-}
+# Programs of the host that are called, and the Debian package that has each: to run sandboxes,
+# and to build images.
+PROGRAMS = {"qemu-system-x86_64": "qemu-system-x86", "nft": "nftables", "nsenter": "util-linux"}
+PROGRAMS |= setup.TOOLS
 BETTER_TIER = (
     "needs a machine with hardware virtualization (bare metal, or a cloud machine with nested "
     "virtualization turned on), and for Firecracker its binary: wrenn setup --firecracker FILE"
@@ -108,7 +104,7 @@ def lacking_capabilities(status: str) -> list[str]:
 
 def _programs(config: Config) -> Iterator[Check]:
     for program, package in PROGRAMS.items():
-        found = shutil.which(program)
+        found = shutil.which(program, path=CLEAN_ENVIRONMENT["PATH"])
         yield _check(
             f"program {program}",
             "" if found else "not installed",
@@ -157,7 +153,7 @@ def _storage(config: Config) -> Iterator[Check]:
         f"{format_bytes(free)} free in {there}" if free < SETUP_BYTES else "",
         f"have {format_bytes(SETUP_BYTES)} free there, or choose another --data-dir",
         f"{format_bytes(free)} free in {there}",
-        must=not (config.data_dir / "kernels" / "current").exists(),
+        must=_layout(config) is None,
     )
     try:
         driver = overlay.choose(there, config.overlay).name
@@ -177,8 +173,8 @@ def _storage(config: Config) -> Iterator[Check]:
 
 
 def _nearest_directory(path: Path) -> Path:
-    """The data directory, or where it would be made."""
-    return next(p for p in (path, *path.parents) if p.is_dir())
+    """The data directory, or where it would be made; something above it that we may look at."""
+    return next(p for p in (path, *path.parents) if os.access(p, os.R_OK | os.X_OK))
 
 
 def _network(config: Config) -> Iterator[Check]:
@@ -247,10 +243,7 @@ def _images(config: Config) -> Iterator[Check]:
 def _vmm(config: Config) -> Iterator[Check]:
     """Which VMM is used and why; the better ones that are not, and why not."""
     layout = _layout(config)
-    for program in probe.Candidates(
-        firecracker=config.data_dir / "vmm" / "firecracker",
-        answers=config.data_dir / "vmm" / "probes",
-    ).programs():
+    for program in probe.Candidates(directory=config.data_dir / "vmm").programs():
         if config.vmm not in ("auto", program.name):
             continue
         verdict = _judge(program, layout)
@@ -294,6 +287,4 @@ def _judge(program: Program, layout: Layout | None) -> Verdict:
 
 def _layout(config: Config) -> Layout | None:
     """The data directory, if there is one: looking makes none."""
-    if os.geteuid() != 0 or not (config.data_dir / "installation").exists():
-        return None
-    return Layout.prepare(config.data_dir)
+    return Layout.find(config.data_dir) if os.geteuid() == 0 else None

@@ -88,6 +88,11 @@ class EnvdClient:
         self._peer = Peer(address=address, port=port, vmm_pidfd=vmm_pidfd)
         self._token = token
 
+    @property
+    def peer(self) -> Peer:
+        """Where the agent listens."""
+        return self._peer
+
     def wait_ready(self, deadline: Deadline, vmm_pidfd: int = -1) -> None:
         """Until the agent answers; a pidfd given here is watched in this call only.
 

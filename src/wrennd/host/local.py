@@ -50,7 +50,9 @@ def opened(config: Config, report: Report) -> Iterator["LocalSandboxes"]:
     try:
         yield here
     finally:
-        guard.dismiss()
+        # A clean-up that failed or was interrupted is the guard's to finish, once we are gone.
+        if not here.has_leftovers:
+            guard.dismiss()
 
 
 class LocalSandboxes:
@@ -62,6 +64,12 @@ class LocalSandboxes:
         self.network = network_of(config, self.layout)
         self._config = config
         self._report = report
+        self._made: list[str] = []
+
+    @property
+    def has_leftovers(self) -> bool:
+        """Whether anything of a sandbox made here is still on this host."""
+        return any(self.layout.sandbox(made).data.exists() for made in self._made)
 
     @contextmanager
     def create(self, spec: SandboxSpec, timings: Timings) -> Iterator["LocalSandbox"]:
@@ -69,6 +77,7 @@ class LocalSandboxes:
             capacity.check_memory(spec.mem_mib)
             reclaim(self.layout, self.network)
             parts = self.parts(spec)
+        self._made.append(spec.id)
         machine = Machine.boot(spec, parts, timings)
         with contextlib.ExitStack() as held:
             held.callback(machine.close)
@@ -157,7 +166,7 @@ def pool_of(config: Config) -> IPv4Network:
 
 
 def candidates(layout: Layout) -> Candidates:
-    return Candidates(firecracker=layout.firecracker, answers=layout.probes)
+    return Candidates(directory=layout.vmm)
 
 
 def probe_guest(layout: Layout, kernel: Kernel) -> Guest:

@@ -28,7 +28,7 @@ from wrennd.storage import overlay
 from wrennd.storage.images import Image, Kernel
 from wrennd.storage.layout import Layout
 from wrennd.vmm import vm
-from wrennd.vmm.launch import Cell
+from wrennd.vmm.launch import MAX_TASKS, Cell
 from wrennd.vmm.program import Program
 from wrennd.vmm.vm import BootSpec, Vm
 
@@ -36,7 +36,6 @@ log = logging.getLogger(__name__)
 SLOT_TIMEOUT_S = 30.0
 # Emulated, on a busy host with two cores, a boot takes 10 s; alone it takes 2 s.
 GUEST_TIMEOUT_S = 90.0
-MAX_VMM_TASKS = 512
 CPU_PERIOD_US = 100_000
 
 
@@ -128,7 +127,7 @@ def limits_of(spec: SandboxSpec) -> dict[str, str]:
     """What the VMM may use at most: its guest's share and what it needs itself."""
     cpus = spec.vcpus + 1  # one for device emulation, beside one for each vCPU
     return {
-        "pids.max": str(MAX_VMM_TASKS),
+        "pids.max": str(MAX_TASKS),
         "memory.max": str((spec.mem_mib + capacity.VMM_OVERHEAD_MIB) << 20),
         "memory.swap.max": "0",
         "cpu.max": f"{cpus * CPU_PERIOD_US} {CPU_PERIOD_US}",
@@ -144,7 +143,8 @@ def cgroup_of(
     if hierarchy is None:
         yield None
         return
-    group = hierarchy.make(reclaim.group_name(layout), sandbox_id)
+    with record.installation_lock(layout):  # the last one to go removes the parent
+        group = hierarchy.make(reclaim.group_name(layout), sandbox_id)
     try:
         for name, value in limits.items():
             group.limit(name, value)

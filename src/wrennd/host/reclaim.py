@@ -9,12 +9,14 @@ import contextlib
 import logging
 import os
 import signal
+from pathlib import Path
 
 from wrennd.core.deadline import Deadline
+from wrennd.core.errors import Error
 from wrennd.core.ids import SANDBOX_ID
 from wrennd.host import record
 from wrennd.host.record import Record
-from wrennd.linux import files, process
+from wrennd.linux import process
 from wrennd.linux.cgroup import Hierarchy
 from wrennd.network import leftovers
 from wrennd.network.slot import Network
@@ -25,31 +27,30 @@ KILL_TIMEOUT_S = 10.0
 
 
 def reclaim(layout: Layout, network: Network) -> list[str]:
-    """Unmake every sandbox of this installation whose owner is dead; their ids.
+    """Unmake every sandbox of this installation whose owner is dead; the ids of those that were.
 
-    What the kernel holds is listed before the owners are asked: a sandbox made meanwhile is in
-    neither list or alive in the second.
+    One that can't be unmade is logged and left for the next time: it must not keep others from
+    being made.
     """
-    seen = leftovers.find(network) | _cgroups(layout) | _directories(layout)
-    done = [found for found in sorted(seen) if reclaim_one(layout, network, found)]
+    done = []
+    for found in sorted(leftovers.find(network) | _cgroups(layout) | _directories(layout)):
+        try:
+            if reclaim_one(layout, network, found):
+                done.append(found)
+        except (OSError, Error):
+            log.exception("a sandbox can't be reclaimed", extra={"sandbox": found})
     if done:
         leftovers.sweep(network)
     return done
 
 
 def reclaim_one(layout: Layout, network: Network, sandbox_id: str) -> bool:
-    """Unmake one sandbox unless its owner lives. True when something was unmade."""
+    """Unmake one sandbox unless its owner lives. True when something was there to unmake."""
     paths = layout.sandbox(sandbox_id)
-    with contextlib.ExitStack() as held:
-        try:
-            lock = os.open(paths.owner_lock, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            if paths.data.exists() and not _is_abandoned(layout, paths.data):
-                return False
-        else:
-            held.callback(os.close, lock)
-            if not files.try_lock(lock):
-                return False
+    with record.taken_over(layout, paths) as is_ours:
+        # Its owner may also have ended in good order since it was seen.
+        if not is_ours or not _is_there(layout, network, sandbox_id):
+            return False
         kill_vmm(layout, sandbox_id)
         leftovers.remove(network, sandbox_id)
         remove_cgroup(layout, sandbox_id)
@@ -58,10 +59,9 @@ def reclaim_one(layout: Layout, network: Network, sandbox_id: str) -> bool:
     return True
 
 
-def _is_abandoned(layout: Layout, data: os.PathLike[str]) -> bool:
-    """A directory without a lock file: its maker died, unless it is between its two steps now."""
-    with files.locked(layout.sandboxes / ".lock"):
-        return "owner.lock" not in os.listdir(data)  # noqa: PTH208 - names only
+def _is_there(layout: Layout, network: Network, sandbox_id: str) -> bool:
+    in_files = _directories(layout) | _cgroups(layout)
+    return sandbox_id in in_files or sandbox_id in leftovers.find(network)
 
 
 def kill_vmm(layout: Layout, sandbox_id: str) -> None:
@@ -87,8 +87,8 @@ def remove_cgroup(layout: Layout, sandbox_id: str) -> None:
     if hierarchy is None:
         return
     hierarchy.group(group_name(layout), sandbox_id).remove(Deadline.after(KILL_TIMEOUT_S))
-    with contextlib.suppress(OSError):  # others are in it, or it is gone
-        hierarchy.group(group_name(layout)).path.rmdir()
+    with record.installation_lock(layout), contextlib.suppress(OSError):
+        hierarchy.group(group_name(layout)).path.rmdir()  # fails while others are in it
 
 
 def group_name(layout: Layout) -> str:
@@ -97,12 +97,16 @@ def group_name(layout: Layout) -> str:
 
 def _cgroups(layout: Layout) -> set[str]:
     hierarchy = Hierarchy.find()
-    if hierarchy is None:
-        return set()
-    path = hierarchy.group(group_name(layout)).path
-    return {p.name for p in path.glob("*/") if SANDBOX_ID.fullmatch(p.name)}
+    return set() if hierarchy is None else _ids_in(hierarchy.group(group_name(layout)).path)
 
 
 def _directories(layout: Layout) -> set[str]:
-    parents = (layout.sandboxes, layout.run_dir)
-    return {p.name for parent in parents for p in parent.glob("*/") if SANDBOX_ID.fullmatch(p.name)}
+    return _ids_in(layout.sandboxes) | _ids_in(layout.run_dir)
+
+
+def _ids_in(directory: Path) -> set[str]:
+    """Names like a sandbox's. The directory may go while it is read."""
+    try:
+        return {name for name in os.listdir(directory) if SANDBOX_ID.fullmatch(name)}  # noqa: PTH208
+    except FileNotFoundError:
+        return set()

@@ -6,7 +6,12 @@ be taken means that the owner is dead and that what the record names may be unma
 `host/reclaim.py`. The lock goes with the process, SIGKILL included, and can't be confused by
 reused pids.
 
-Lock order: `sandboxes/` itself (made or removed entries), then one sandbox's `owner.lock`.
+The run directory is a small tmpfs of its own: what a VMM writes there, console and log included,
+is bounded, and goes in one step.
+
+Locks: `sandboxes/.lock` guards which entries there are (a directory is made together with its
+taken `owner.lock`, and looked at only in that state), and the installation's cgroup; it is held
+for milliseconds. One sandbox's `owner.lock` is taken under it and then held.
 """
 
 import contextlib
@@ -16,15 +21,17 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Self
 
 from wrennd.core.errors import NoCapacity
-from wrennd.linux import files
+from wrennd.linux import files, mounts
 from wrennd.storage.layout import Layout, SandboxPaths
 
 VERSION = 1
+RUN_BYTES = 16 << 20  # sockets, the console (4 MiB at most while it is watched), the VMM's log
+RUN_FILES = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +74,11 @@ class Journal:
         files.write_atomic(self.paths.record, self.record.encode())
 
 
+def installation_lock(layout: Layout) -> AbstractContextManager[None]:
+    """What every process of an installation takes to change which sandboxes there are."""
+    return files.locked(layout.sandboxes / ".lock")
+
+
 @contextmanager
 def opened(layout: Layout, record: Record) -> Iterator[Journal]:
     """Make a sandbox's directories and record; at the end remove them, whatever is in them.
@@ -74,38 +86,53 @@ def opened(layout: Layout, record: Record) -> Iterator[Journal]:
     Errors: NoCapacity when the filesystem is full; FileExistsError when the id is taken.
     """
     paths = layout.sandbox(record.id)
-    try:
-        lock = _make(layout, paths)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise NoCapacity(f"the filesystem of {layout.data_dir} is full") from error
-        raise
-    try:
-        journal = Journal(paths, record)
-        journal.update()
+    with ExitStack() as held:
+        try:
+            held.callback(os.close, _make(layout, paths))
+            held.callback(remove, layout, paths)
+            paths.run.mkdir(mode=0o700, parents=True)
+            mounts.mount_tmpfs(paths.run, size_bytes=RUN_BYTES, files=RUN_FILES)
+            journal = Journal(paths, record)
+            journal.update()
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise NoCapacity(f"the filesystem of {layout.data_dir} is full") from error
+            raise
         yield journal
-    finally:
-        remove(layout, paths)
-        os.close(lock)
 
 
 def _make(layout: Layout, paths: SandboxPaths) -> int:
     """The sandbox's directory with its lock taken, in one step as others see it."""
-    with files.locked(layout.sandboxes / ".lock"):
+    with installation_lock(layout):
         paths.data.mkdir(mode=0o700)
         lock = os.open(paths.owner_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         if not files.try_lock(lock):
             raise AssertionError("a new lock file is held by somebody else")
-        paths.run.mkdir(mode=0o700, parents=True)
     return lock
+
+
+@contextmanager
+def taken_over(layout: Layout, paths: SandboxPaths) -> Iterator[bool]:
+    """Become the owner of a sandbox for the block. False when its owner lives."""
+    with ExitStack() as held:
+        with installation_lock(layout):
+            try:
+                lock = os.open(paths.owner_lock, os.O_RDWR | os.O_CLOEXEC)
+            except FileNotFoundError:
+                # Its maker died before it had a lock, or the directory is gone: nobody's.
+                is_ours = True
+            else:
+                held.callback(os.close, lock)
+                is_ours = files.try_lock(lock)
+        yield is_ours
 
 
 def remove(layout: Layout, paths: SandboxPaths) -> None:
     """Remove both directories; the data directory last, since it is what names the rest."""
-    with files.locked(layout.sandboxes / ".lock"):
-        if paths.run.exists():
-            shutil.rmtree(paths.run)
+    mounts.unmount(paths.run)
+    with installation_lock(layout):
+        for directory in (paths.run, paths.data):
+            if directory.exists():
+                shutil.rmtree(directory)
         with contextlib.suppress(OSError):  # other sandboxes are in it, or it is gone
             layout.run_dir.rmdir()
-        if paths.data.exists():
-            shutil.rmtree(paths.data)

@@ -32,8 +32,8 @@ from wrennd.storage.layout import Layout
 Report = Callable[[str], None]
 
 ORIGIN = "made_from"  # the fact in a manifest that images/origin.py can tell anew
-# Program to the Debian package that has it.
-_TOOLS = {
+# What images are built with: program to the Debian package that has it.
+TOOLS = {
     "apt-get": "apt",
     "dpkg-deb": "dpkg",
     "mke2fs": "e2fsprogs",
@@ -281,7 +281,7 @@ def _check_host(images: Sequence[ImageRecipe]) -> None:
     if platform.machine() != "x86_64":
         raise HostUnsuitable(f"guests are x86-64, this host is {platform.machine()}")
     path = CLEAN_ENVIRONMENT["PATH"]
-    needed = dict(_TOOLS)
+    needed = dict(TOOLS)
     if all(image.builder is not Builder.DEBIAN for image in images):
         del needed["mmdebstrap"]
     missing = sorted({needed[tool] for tool in needed if shutil.which(tool, path=path) is None})

@@ -95,7 +95,7 @@ class Hierarchy:
             offered = (directory / "cgroup.controllers").read_text().split()
             for controller in WANTED:
                 if controller in offered:
-                    # EBUSY or EOPNOTSUPP: the limit is not enforced, which doctor reports.
+                    # EBUSY, EOPNOTSUPP (a container's root): `limit` then says that it can't.
                     with contextlib.suppress(OSError):
                         (directory / "cgroup.subtree_control").write_text(f"+{controller}")
         made = Cgroup(above / name)

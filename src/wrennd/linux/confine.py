@@ -44,7 +44,8 @@ AUDIT_ARCH_X86_64 = 0xC000003E
 EPERM, ENOSYS = 1, 38
 
 # What no VMM needs, by x86-64 number (arch/x86/entry/syscalls/syscall_64.tbl): mounting,
-# namespaces, tracing, keys, modules, clocks, raw ports, handles, bpf, io_uring.
+# namespaces, tracing, keys, modules, clocks, raw ports, handles, bpf, io_uring. Not 310
+# (process_vm_readv): a VMM made of two processes reads its guest's memory by it.
 DENIED = (
     101, 153, 155, 159, 161, 163, 164, 165, 166, 167, 168, 169, 170, 171, 172, 173, 175, 176, 179,
     212, 227, 246, 248, 249, 250, 272, 298, 303, 304, 305, 308, 311, 313, 320, 321, 425, 426, 427,

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from wrennd.core.errors import InvalidInput
 from wrennd.core.ids import INSTALLATION_ID, check_name, check_sandbox_id, new_installation_id
 
 RUN_DIR = Path("/run/wrenn")
+INSTALLATION = "installation"  # the file with this installation's id
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,10 +53,13 @@ class Layout:
         """Make the data directory (0700) and this installation's id, if they are not there.
 
         Safe against another process that does the same: whoever links the id first has made it.
+        Errors: InvalidInput when the directory holds what is not ours.
         """
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        data_dir.chmod(0o700)
-        layout = cls(data_dir=data_dir, installation=_installation_id(data_dir / "installation"))
+        if not (data_dir / INSTALLATION).exists():
+            _check_is_free(data_dir)
+            data_dir.chmod(0o700)
+        layout = cls(data_dir=data_dir, installation=_installation_id(data_dir / INSTALLATION))
         for path in (
             layout.kernels,
             layout.images,
@@ -91,10 +96,6 @@ class Layout:
         return self.vmm / "firecracker"
 
     @property
-    def probes(self) -> Path:
-        return self.vmm / "probes"
-
-    @property
     def cache(self) -> Path:
         return self.data_dir / "cache"
 
@@ -110,6 +111,11 @@ class Layout:
     def run_dir(self) -> Path:
         return RUN_DIR / self.installation
 
+    @classmethod
+    def find(cls, data_dir: Path) -> Self | None:
+        """The layout of a data directory that is there; nothing is made."""
+        return cls.prepare(data_dir) if (data_dir / INSTALLATION).exists() else None
+
     def image_name(self, name: str) -> Path:
         return self.names / check_name(name, "image")
 
@@ -118,6 +124,16 @@ class Layout:
         return SandboxPaths(
             data=self.sandboxes / sandbox_id,
             run=self.run_dir / sandbox_id,
+        )
+
+
+def _check_is_free(data_dir: Path) -> None:
+    """It becomes ours alone, so nothing of others may be in it."""
+    others = {p.name for p in data_dir.iterdir()} - {"lost+found"}
+    if any(not name.startswith(INSTALLATION) for name in others):
+        raise InvalidInput(
+            f"{data_dir} is not empty and no data directory of Wrenn's",
+            hint="choose an empty directory, or one that does not exist yet",
         )
 
 

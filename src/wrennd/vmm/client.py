@@ -12,10 +12,14 @@ import socket
 import stat
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from wrennd.core.deadline import Deadline
 from wrennd.core.errors import DeadlineExceeded, VmmFailed, VmmRefused
 from wrennd.vmm.api import InstanceInfo, Resource, Speed
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
 
 MAX_ANSWER_BYTES = 1 << 20
 
@@ -66,7 +70,7 @@ class ApiClient:
     def _exchange(
         self, method: str, path: str, body: dict[str, Any] | None, speed: Speed
     ) -> dict[str, Any]:
-        self._http.set_timeout(speed.timeout_s)
+        self._http.set_deadline(Deadline.after(speed.timeout_s))
         # Always a length and never chunks: the server reads bodies by Content-Length alone.
         data = None if body is None else json.dumps(body).encode()
         self._http.request(method, path, body=data, headers={"Accept": "application/json"})
@@ -99,24 +103,47 @@ def fault_text(raw: bytes) -> str:
 
 
 class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a socket file, with a deadline for each exchange as a whole."""
+
     def __init__(self, path: Path) -> None:
         super().__init__("localhost")
         self._path = path
+        self._deadline = Deadline.after(0)
 
-    def set_timeout(self, seconds: float) -> None:
-        self.timeout = seconds
-        if self.sock is not None:
-            self.sock.settimeout(seconds)
+    def set_deadline(self, deadline: Deadline) -> None:
+        self._deadline = deadline
+        if isinstance(self.sock, _Socket):
+            self.sock.deadline = deadline
 
     def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        self.sock.settimeout(self.timeout)
+        self.sock = sock = _Socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        sock.deadline = self._deadline
+        sock.settimeout(self._deadline.remaining_s)
         # The directory is the VMM's own: what lies there must be a socket and no link to
         # another one, and stay the one that was looked at.
         found = os.open(self._path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             if not stat.S_ISSOCK(os.fstat(found).st_mode):
                 raise OSError(errno.ENOTSOCK, "not a socket", str(self._path))
-            self.sock.connect(f"/proc/self/fd/{found}")
+            sock.connect(f"/proc/self/fd/{found}")
         finally:
             os.close(found)
+
+
+class _Socket(socket.socket):
+    """A socket whose every wait ends at one deadline: a VMM that drips bytes gains no time."""
+
+    deadline = Deadline.after(0)
+
+    def sendall(self, data: "ReadableBuffer", flags: int = 0, /) -> None:
+        self._limit()
+        super().sendall(data, flags)
+
+    def recv_into(self, buffer: "WriteableBuffer", nbytes: int = 0, flags: int = 0) -> int:
+        self._limit()
+        return super().recv_into(buffer, nbytes, flags)
+
+    def _limit(self) -> None:
+        if self.deadline.is_over:
+            raise TimeoutError
+        self.settimeout(self.deadline.remaining_s)

@@ -20,8 +20,9 @@ from wrennd.core.deadline import Deadline
 from wrennd.core.errors import DeadlineExceeded, HostUnsuitable, VmmFailed
 from wrennd.core.timings import Timings
 from wrennd.linux import files
+from wrennd.vmm import package
 from wrennd.vmm.launch import Cell
-from wrennd.vmm.program import QEMU, Program, Tier, firecracker, qemu
+from wrennd.vmm.program import QEMU, Program, Tier, firecracker, own_package, qemu
 from wrennd.vmm.vm import BootSpec, Vm, boot
 
 # A guest that still says something is not given up: with KVM in a virtual machine on a busy host
@@ -58,17 +59,25 @@ class Verdict:
 
 @dataclass(frozen=True, kw_only=True)
 class Candidates:
-    """What could be used: a Firecracker binary if one was set up, and where answers are kept."""
+    """What could be used. `directory`: the installation's own, where a Firecracker that was set up
+    lies, answers are kept, and our package is copied to if need be."""
 
-    firecracker: Path
-    answers: Path
+    directory: Path
     qemu: Path = QEMU
 
+    @property
+    def answers(self) -> Path:
+        return self.directory / "probes"
+
     def programs(self) -> tuple[Program, ...]:
+        """Best first."""
+        ours = own_package()
+        if os.access(self.directory, os.W_OK):  # none yet, or not ours: nothing is started then
+            ours = package.readable(ours, self.directory)
         return (
-            firecracker(self.firecracker),
-            qemu(Tier.KVM, self.qemu),
-            qemu(Tier.EMULATED, self.qemu),
+            firecracker(self.directory / "firecracker"),
+            qemu(Tier.KVM, self.qemu, ours),
+            qemu(Tier.EMULATED, self.qemu, ours),
         )
 
 
@@ -109,7 +118,7 @@ def judge(program: Program, candidates: Candidates, guest: Guest) -> Verdict:
 
 def missing(program: Program) -> str:
     """What keeps `program` from being tried at all; empty when nothing does."""
-    if not program.binary.exists():
+    if not os.access(program.binary, os.X_OK):
         if program.is_firecracker:
             return "no Firecracker was set up (wrenn setup --firecracker FILE)"
         return f"{program.binary} is missing (apt-get install qemu-system-x86)"

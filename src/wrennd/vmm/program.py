@@ -55,8 +55,16 @@ def firecracker(binary: Path) -> Program:
     )
 
 
-def qemu(tier: Tier, binary: Path = QEMU) -> Program:
-    """Our Firecracker-compatible server on Debian's QEMU, on this very interpreter."""
+def own_package() -> Path:
+    """Where `wrennd` itself lies."""
+    return Path(os.path.realpath(wrennd.__path__[0]))
+
+
+def qemu(tier: Tier, binary: Path = QEMU, package: Path | None = None) -> Program:
+    """Our Firecracker-compatible server on Debian's QEMU, on this very interpreter.
+
+    package: our package, or a copy of it that any user can read (`vmm/package.py`).
+    """
     accel = "kvm" if tier is Tier.KVM else "tcg"
     start = (
         f"import sys; sys.path.insert(0, {APP_IN_ROOT!r}); "
@@ -68,7 +76,7 @@ def qemu(tier: Tier, binary: Path = QEMU) -> Program:
         tier=tier,
         binary=binary,
         argv=(os.fspath(interpreter()), "-I", "-S", "-B", "-c", start, "--accel", accel),
-        binds=_qemu_binds(),
+        binds=_qemu_binds(package or own_package()),
         devices=(("/dev/kvm", *devices) if tier is Tier.KVM else devices),
     )
 
@@ -78,12 +86,11 @@ def interpreter() -> Path:
     return Path(os.path.realpath(sys.executable))
 
 
-def _qemu_binds() -> tuple[tuple[str, str], ...]:
+def _qemu_binds(package: Path) -> tuple[tuple[str, str], ...]:
     """Read-only pieces of the host: the loader and libraries, QEMU's data, Python, our package.
 
     /lib64 and /lib are links into /usr on Debian 12, made by `launch`.
     """
-    package = Path(os.path.realpath(wrennd.__path__[0]))
     same = [
         "/usr/lib",
         "/usr/lib64",

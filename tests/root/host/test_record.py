@@ -150,3 +150,57 @@ def test_without_its_record_a_sandbox_is_still_found_by_what_the_kernel_holds(
     layout.sandbox(sandbox_id).owner_lock.unlink()
     layout.sandbox(sandbox_id).data.rmdir()
     assert reclaim(layout, network) == [sandbox_id]
+
+
+MAKER = """
+import sys
+from pathlib import Path
+from wrennd.core.ids import new_sandbox_id
+from wrennd.host import machine, record
+from wrennd.host.record import Record
+from wrennd.storage.layout import Layout
+
+layout = Layout.prepare(Path(sys.argv[1]))
+for _ in range(int(sys.argv[2])):
+    made = Record(id=new_sandbox_id(), image_digest="", kernel_digest="", vmm="", tier="",
+                  overlay="")
+    with record.opened(layout, made) as journal, machine.cgroup_of(layout, made.id, {}):
+        assert journal.paths.record.exists()
+"""
+
+
+def test_reclaiming_beside_owners_that_come_and_go_disturbs_nobody(layout, network):
+    """Two makers and a reclaimer at full speed: nobody fails, nothing living is reclaimed."""
+    makers = [
+        subprocess.Popen([sys.executable, "-c", MAKER, str(layout.data_dir), "80"])
+        for _ in range(2)
+    ]
+    reclaimed = []
+    while any(maker.poll() is None for maker in makers):
+        reclaimed += reclaim(layout, network)
+    assert [maker.wait(60) for maker in makers] == [0, 0]
+    assert reclaimed == []
+
+
+def test_what_a_vmm_writes_into_its_run_directory_is_bounded(layout):
+    with record.opened(layout, new_record()) as journal:
+        with pytest.raises(OSError, match="No space left"):
+            (journal.paths.run / "vmm.log").write_bytes(bytes(record.RUN_BYTES + 4096))
+        (journal.paths.run / "vmm.log").unlink()
+
+        def touch_too_many():
+            for number in range(record.RUN_FILES + 1):
+                (journal.paths.run / str(number)).touch()
+
+        with pytest.raises(OSError, match="No space left"):
+            touch_too_many()
+
+
+def test_one_that_can_not_be_reclaimed_does_not_hinder_the_others(layout, network, killed_owner):
+    sandbox_id, _ = killed_owner
+    stuck = "a" * 20
+    (layout.sandboxes / stuck).write_text("a file where a directory should be")
+    try:
+        assert sandbox_id in reclaim(layout, network)
+    finally:
+        (layout.sandboxes / stuck).unlink()

@@ -19,7 +19,7 @@ def test_hardware_with_a_device_may_work():
 
 
 def test_the_order_is_firecracker_then_kvm_then_emulation(tmp_path):
-    candidates = probe.Candidates(firecracker=tmp_path / "fc", answers=tmp_path)
+    candidates = probe.Candidates(directory=tmp_path)
     names = [program.name for program in candidates.programs()]
     assert names == ["firecracker", "qemu-kvm", "qemu-emulated"]
 
