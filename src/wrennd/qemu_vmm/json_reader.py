@@ -10,7 +10,9 @@ from typing import NoReturn
 MAX_DEPTH = 128
 _SPACES = re.compile(rb"[ \n\t\r]*")
 _PLAIN = re.compile(rb'[^"\\\x00-\x1f]*')
-_NUMBER = re.compile(rb"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+_INTEGER = re.compile(rb"-?(?:0|[1-9][0-9]*)")
+_DIGITS = re.compile(rb"[0-9]+")
+_SIGN = re.compile(rb"[+-]?")
 _HEX4 = re.compile(rb"[0-9a-fA-F]{4}")
 _ESCAPES = {
     ord('"'): '"',
@@ -21,6 +23,14 @@ _ESCAPES = {
     ord("n"): "\n",
     ord("r"): "\r",
     ord("t"): "\t",
+}
+_RUST_ESCAPES = {
+    "\\": "\\\\",
+    '"': '\\"',
+    "\0": "\\0",
+    "\n": "\\n",
+    "\r": "\\r",
+    "\t": "\\t",
 }
 _WORDS = {ord("n"): (b"null", None), ord("t"): (b"true", True), ord("f"): (b"false", False)}
 
@@ -146,24 +156,27 @@ class Reader:
     def string(self) -> str:
         """The string whose opening quote is next."""
         self.at += 1
-        parts: list[str] = []
+        text = bytearray()
         while True:
             match = _PLAIN.match(self.data, self.at)
             assert match is not None
             self.at = match.end()
-            try:
-                parts.append(match.group().decode())
-            except UnicodeDecodeError:
-                raise self.error("invalid unicode code point") from None
+            text += match.group()
             if self.at >= len(self.data):
                 raise self.error("EOF while parsing a string")
             byte = self.data[self.at]
             self.at += 1
             if byte == ord('"'):
-                return "".join(parts)
+                return self._decoded(text)
             if byte != ord("\\"):
                 raise self.error("control character (\\u0000-\\u001F) found while parsing a string")
-            parts.append(self._escape())
+            text += self._escape().encode()
+
+    def _decoded(self, text: bytearray) -> str:
+        try:
+            return text.decode()
+        except UnicodeDecodeError:
+            raise self.error("invalid unicode code point") from None
 
     def _escape(self) -> str:
         if self.at >= len(self.data):
@@ -177,9 +190,14 @@ class Reader:
         first = self._hex4()
         if not 0xD800 <= first <= 0xDFFF:
             return chr(first)
-        if first >= 0xDC00 or self.data[self.at : self.at + 2] != b"\\u":
+        if first >= 0xDC00:
             raise self.error("lone leading surrogate in hex escape")
-        self.at += 2
+        for expected in b"\\u":
+            if self.at >= len(self.data):
+                raise self.error("EOF while parsing a string")
+            self.at += 1
+            if self.data[self.at - 1] != expected:
+                raise self.error("unexpected end of hex escape")
         second = self._hex4()
         if not 0xDC00 <= second <= 0xDFFF:
             raise self.error("lone leading surrogate in hex escape")
@@ -188,24 +206,59 @@ class Reader:
     def _hex4(self) -> int:
         match = _HEX4.match(self.data, self.at)
         if match is None:
+            is_cut = self.at + 4 > len(self.data)
             self.at = min(len(self.data), self.at + 4)
-            raise self.error("invalid escape")
+            raise self.error("EOF while parsing a string" if is_cut else "invalid escape")
         self.at = match.end()
         return int(match.group(), 16)
 
     def number(self) -> int | float:
-        match = _NUMBER.match(self.data, self.at)
-        if match is None or self.data[match.end() : match.end() + 1].isdigit():
-            self.at += 1
-            raise self.error("invalid number")
+        start = self.at
+        match = _INTEGER.match(self.data, self.at)
+        if match is None:
+            self.at += 1  # the sign
+            raise self._no_number(is_consumed=True)
         self.at = match.end()
-        if match.group(1) or match.group(2):
-            return self._finite(float(match.group()))
-        # serde_json keeps what fits 64 bits as an integer and the rest as a float.
-        value = int(match.group()) if len(match.group()) < 40 else 1 << 64
-        if -(1 << 63) <= value < 1 << 64:
-            return value
-        return self._finite(float(match.group()))
+        if match.group() in (b"0", b"-0") and _DIGITS.match(self.data, self.at):
+            raise self._no_number(is_consumed=False)
+        has_fraction = self._next_is(b".")
+        if has_fraction:
+            self._digits(is_consumed=False)
+        has_exponent = self._next_is(b"eE")
+        if has_exponent:
+            sign = _SIGN.match(self.data, self.at)
+            assert sign is not None
+            self.at = sign.end()
+            self._digits(is_consumed=True)
+        text = self.data[start : self.at]
+        # serde_json keeps what fits 64 bits as an integer and the rest, -0 too, as a float.
+        if not has_fraction and not has_exponent and text != b"-0" and len(text) < 40:
+            value = int(text)
+            if -(1 << 63) <= value < 1 << 64:
+                return value
+        return self._finite(float(text))
+
+    def _next_is(self, one_of: bytes) -> bool:
+        """Step over the next byte if it is one of these."""
+        found = self.at < len(self.data) and self.data[self.at] in one_of
+        self.at += found
+        return found
+
+    def _digits(self, *, is_consumed: bool) -> None:
+        match = _DIGITS.match(self.data, self.at)
+        if match is None:
+            raise self._no_number(is_consumed=is_consumed)
+        self.at = match.end()
+
+    def _no_number(self, *, is_consumed: bool) -> JsonError:
+        """For the byte that is no digit: whether serde_json reads it, or only looks at it, differs
+        from place to place; so does then its column."""
+        if self.at >= len(self.data):
+            return self.error("EOF while parsing a value")
+        if not is_consumed:
+            return self.peek_error("invalid number")
+        self.at += 1
+        return self.error("invalid number")
 
     def _finite(self, value: float) -> float:
         if value in (float("inf"), float("-inf")):
@@ -279,10 +332,6 @@ def describe_number(number: int | float) -> str:
 
 def _debug(text: str) -> str:
     """As Rust's {:?} writes the inside of a string."""
-    return (
-        text.replace("\\", "\\\\")
-        .replace('"', '\\"')
-        .replace("\n", "\\n")
-        .replace("\r", "\\r")
-        .replace("\t", "\\t")
+    return "".join(
+        _RUST_ESCAPES.get(c, c if c.isprintable() else f"\\u{{{ord(c):x}}}") for c in text
     )

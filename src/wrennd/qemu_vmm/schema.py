@@ -82,14 +82,33 @@ def optional(kind: Kind[T]) -> Kind[T | None]:
 
 
 def choice(values: type[E]) -> Kind[E]:
-    def read(reader: Reader) -> E:
+    """One of these names, or, as serde takes it too, an object of one key that is null."""
+
+    def name(reader: Reader) -> E:
         if reader.peek_value() != ord('"'):
-            raise reader.peek_error("expected value")
+            reader.wrong_type("variant identifier")
         text = reader.string()
         try:
             return values(text)
         except ValueError:
             raise reader.error(f"unknown variant `{text}`, {one_of(list(values))}") from None
+
+    def read(reader: Reader) -> E:
+        byte = reader.peek_value()
+        if byte == ord('"'):
+            return name(reader)
+        if byte != ord("{"):
+            raise reader.peek_error("expected value")
+        reader.enter()
+        value = name(reader)
+        reader.colon()
+        if reader.peek_value() != ord("n"):
+            reader.wrong_type("unit")
+        reader.word(ord("n"))
+        if reader.peek() not in (None, ord("}")):
+            raise reader.error("expected value")
+        reader.leave_object()
+        return value
 
     return read
 
@@ -118,25 +137,6 @@ def listed(kind: Kind[T]) -> Kind[list[T]]:
         except JsonError as error:
             raise _close(reader, reader.leave_list, error) from None
         reader.leave_list()
-        return items
-
-    return read
-
-
-def mapped(kind: Kind[T]) -> Kind[dict[str, T]]:
-    """An object with any keys."""
-
-    def read(reader: Reader) -> dict[str, T]:
-        if reader.peek_value() != ord("{"):
-            reader.wrong_type("a map")
-        reader.enter()
-        items: dict[str, T] = {}
-        first = True
-        while (key := reader.next_key(first=first)) is not None:
-            first = False
-            reader.colon()
-            items[key] = kind(reader)
-        reader.leave_object()
         return items
 
     return read
