@@ -73,8 +73,8 @@ class Parser:
         self._has_headers = False
 
     def feed(self, data: bytes) -> list[Event]:
-        """Events in order. After a ParseError what is left of `data` is thrown away: the next
-        bytes begin a new request."""
+        """Events in order. After a ParseError what is left of `data` is thrown away. The next
+        bytes go on where it was: when a header was wrong, with more headers of that request."""
         self._buffer += data
         events: list[Event] = []
         try:
@@ -82,7 +82,6 @@ class Parser:
                 events.append(event)
         except _Bad as error:
             self._buffer.clear()
-            self._reset()
             events.append(ParseError(text=str(error)))
         return events
 

@@ -73,13 +73,26 @@ def test_other_methods(server, method):
 
 
 @pytest.mark.parametrize(
-    ("head", "text"),
+    ("line", "text"),
     [
         (b"GET /\r\n\r\n", "Invalid request."),
         (b"GET / HTTP/2\r\n\r\n", "Invalid HTTP Version: Unsupported HTTP version."),
         (b"GET  HTTP/1.1\r\n\r\n", "Invalid URI: Empty URI not allowed."),
         (b"GET /\xff HTTP/1.1\r\n\r\n", "Invalid URI: Cannot parse URI as UTF-8."),
-        (b"GET /" + b"a" * 1024, "Invalid request."),
+        (b"GET /" + b"a" * 1019, "Invalid request."),
+    ],
+)
+def test_what_is_no_request(server, line, text):
+    with server.connect() as client:
+        client.send(line)
+        assert error_of(client.receive()) == text
+        client.send(GET)
+        assert client.receive().status == 200, "the connection goes on"
+
+
+@pytest.mark.parametrize(
+    ("head", "text"),
+    [
         (
             b"GET / HTTP/1.1\r\nno-colon\r\n\r\n",
             "Invalid header. Reason: Header is incorrectly formatted. Key: no-colon",
@@ -102,12 +115,13 @@ def test_other_methods(server, method):
         ),
     ],
 )
-def test_what_is_no_request(server, head, text):
+def test_headers_that_are_none(server, head, text):
     with server.connect() as client:
         client.send(head)
         assert error_of(client.receive()) == text
         client.send(GET)
-        assert client.receive().status == 200, "the connection goes on"
+        fault = "Invalid header. Reason: Header is incorrectly formatted. Key: GET / HTTP/1.1"
+        assert error_of(client.receive()) == fault, "the connection waits for more headers"
 
 
 def test_a_header_line_that_is_too_long(server):

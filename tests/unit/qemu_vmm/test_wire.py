@@ -58,11 +58,18 @@ def test_any_bytes_are_survived(data, cuts):
         assert isinstance(event, Request | Continue | ParseError)
 
 
-def test_after_an_error_the_next_bytes_begin_anew():
+def test_after_a_wrong_request_line_the_next_bytes_begin_anew():
+    parser = Parser()
+    (error,) = parser.feed(b"bad\r\n" + PUT)
+    assert isinstance(error, ParseError)
+    assert parser.feed(PUT) == [Request(method=Method.PUT, path="/logger", body=b"{}")]
+
+
+def test_after_a_wrong_header_the_next_bytes_are_headers():
     parser = Parser()
     (error,) = parser.feed(b"GET / HTTP/1.1\r\nbad\r\n" + PUT)
     assert isinstance(error, ParseError)
-    assert parser.feed(PUT) == [Request(method=Method.PUT, path="/logger", body=b"{}")]
+    assert parser.feed(b"good: 1\r\n\r\n") == [Request(method=Method.GET, path="/")]
 
 
 def test_a_line_has_1024_bytes_with_its_end():
