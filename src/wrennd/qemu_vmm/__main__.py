@@ -73,7 +73,7 @@ def _run(wanted: Options) -> int:
 
 
 def _controller(wanted: Options, log: Log, out: Sink, held: ExitStack) -> Controller:
-    metrics = Recorder(wanted.id, time.monotonic())
+    metrics = Recorder(time.monotonic())
     identity = Identity(id=wanted.id, accel=wanted.accel, program=wanted.qemu)
     controller = Controller(identity, log, metrics, out)
     held.callback(controller.close)

@@ -29,11 +29,10 @@ _DURATIONS = ("pause_vm", "resume_vm", "start_vm", "vmm_pause_vm", "vmm_resume_v
 class Recorder:
     """Counts, and writes once a path is set. Owns the descriptor of that file."""
 
-    def __init__(self, instance_id: str, started_at: float) -> None:
-        self._id, self._started_at = instance_id, started_at
+    def __init__(self, started_at: float) -> None:
+        self._started_at = started_at
         self._counts: Counter[tuple[str, str]] = Counter()
         self._durations_us = dict.fromkeys(_DURATIONS, 0)
-        self._config: Metrics | None = None
         self._fd = -1
         self._due = started_at + PERIOD_S
 
@@ -58,14 +57,14 @@ class Recorder:
         if self._fd >= 0:
             os.close(fd)
             raise Fault(problem + "Reinitialization of metrics not allowed.")
-        self._fd, self._config = fd, config
+        self._fd = fd
 
     def write(self) -> None:
         """Write a line if there is a file for it. Never waits, never raises."""
         self._due = time.monotonic() + PERIOD_S
-        if self._fd < 0 or self._config is None:
+        if self._fd < 0:
             return
-        line = to_json(self._line(self._config)) + b"\n"
+        line = to_json(self._line()) + b"\n"
         try:
             written = os.write(self._fd, line)
         except OSError:
@@ -81,12 +80,8 @@ class Recorder:
             self.write()
         return max(0.0, self._due - time.monotonic())
 
-    def _line(self, config: Metrics) -> dict[str, object]:
+    def _line(self) -> dict[str, object]:
         line: dict[str, object] = {"utc_timestamp_ms": time.time_ns() // 10**6}
-        if config.emit_id:
-            line["id"] = self._id
-        if config.properties is not None:
-            line["properties"] = config.properties
         line["api_server"] = {
             "process_startup_time_us": round((time.monotonic() - self._started_at) * 1e6)
         }

@@ -15,7 +15,6 @@ from wrennd.qemu_vmm.schema import (
     checked,
     choice,
     listed,
-    mapped,
     optional,
     path,
     string,
@@ -35,7 +34,6 @@ _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 
 class HugePages(StrEnum):
     NONE = "None"
-    TRANSPARENT = "Transparent"
     HUGETLBFS_2M = "2M"
 
 
@@ -43,10 +41,9 @@ class CpuTemplate(StrEnum):
     C3 = "C3"
     T2 = "T2"
     T2S = "T2S"
+    NONE = "None"
     T2CL = "T2CL"
     T2A = "T2A"
-    V1N1 = "V1N1"
-    NONE = "None"
 
 
 class CacheType(StrEnum):
@@ -180,8 +177,6 @@ class Logger:
 @dataclass(frozen=True, kw_only=True)
 class Metrics:
     metrics_path: str
-    emit_id: bool = False
-    properties: dict[str, str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -332,11 +327,7 @@ LOGGER = struct(
 METRICS = struct(
     "MetricsConfig",
     Metrics,
-    (
-        Field(key="metrics_path", kind=path, required=True),
-        Field(key="emit_id", kind=boolean, default=False),
-        Field(key="properties", kind=optional(mapped(string))),
-    ),
+    (Field(key="metrics_path", kind=path, required=True),),
     ignores_unknown=True,
 )
 SERIAL = struct(

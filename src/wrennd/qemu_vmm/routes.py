@@ -4,7 +4,6 @@ The order of checks is Firecracker's, and with it the text that a wrong request 
 body where none may be, unknown path, empty or bad id, JSON, id in the path against id in the body.
 """
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -18,7 +17,6 @@ from wrennd.qemu_vmm.schema import Kind
 from wrennd.qemu_vmm.wire import Method, Request
 
 T = TypeVar("T")
-_ID = re.compile(r"[A-Za-z0-9_]+")
 _NO_BODY = {
     Method.GET: "GET request cannot have a body.",
     Method.PUT: "Empty PUT request.",
@@ -107,7 +105,7 @@ def _refused(prefix: Prefix, feature: str, when: When) -> Callable[[Tokens, byte
 def _id(tokens: Tokens) -> str:
     if not tokens or not tokens[0]:
         raise Fault("The ID cannot be empty.")
-    if not _ID.fullmatch(tokens[0]):
+    if not all(char.isalnum() or char == "_" for char in tokens[0]):
         raise Fault("API Resource IDs can only contain alphanumeric characters and underscores.")
     return tokens[0]
 
@@ -193,7 +191,7 @@ def _mmds(tokens: Tokens, body: bytes) -> Action:
         case ["config"]:
             return Unsupported(prefix=Prefix.MMDS_CONFIG, feature="mmds", when=When.BEFORE)
         case _:
-            raise _unknown(Method.PUT, f"/mmds/{tokens[0]}")
+            raise Fault(f"Unrecognized PUT request path `{tokens[0]}`.")
 
 
 def _unplug(tokens: Tokens, body: bytes) -> Action:

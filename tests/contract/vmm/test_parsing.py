@@ -21,6 +21,8 @@ SERDE = "An error occurred when deserializing the json body of a request: "
         ("PATCH", "/actions", {}, "Invalid request method and/or path: PATCH actions."),
         ("DELETE", "/vm", None, "Invalid request method and/or path: DELETE vm."),
         ("PUT", "/snapshot", {}, "Missing snapshot operation type."),
+        ("PUT", "/mmds/x", {}, "Unrecognized PUT request path `x`."),
+        ("PUT", "/drives/é", {}, f"{SERDE}missing field `drive_id` at line 1 column 2."),
         ("PUT", "/snapshot/x", {}, "Invalid request method and/or path: PUT /snapshot/x."),
         ("PUT", "/drives", {}, "The ID cannot be empty."),
         ("PUT", "/drives//a", {}, "The ID cannot be empty."),
@@ -85,13 +87,47 @@ def test_requests_that_mean_nothing(server, method, path, body, fault):
         ),
         (
             "/machine-config",
+            b'{"vcpu_count": -0}',
+            "invalid type: floating point `-0.0`, expected u8 at line 1 column 17",
+        ),
+        ("/machine-config", b'{"vcpu_count": 01}', "invalid number at line 1 column 17"),
+        ("/machine-config", b'{"vcpu_count": - 1}', "invalid number at line 1 column 17"),
+        ("/machine-config", b'{"vcpu_count": 1.}', "invalid number at line 1 column 18"),
+        (
+            "/machine-config",
+            b'{"vcpu_count": "\\u0000"}',
+            'invalid type: string "\\0", expected u8 at line 1 column 23',
+        ),
+        (
+            "/machine-config",
+            b'{"vcpu_count": "\\ud800"}',
+            "unexpected end of hex escape at line 1 column 23",
+        ),
+        (
+            "/machine-config",
+            b'{"vcpu_count": "\xff"}',
+            "invalid unicode code point at line 1 column 18",
+        ),
+        (
+            "/machine-config",
+            b'{"vcpu_count":1,"mem_size_mib":1,"huge_pages":{"1G":null}}',
+            "unknown variant `1G`, expected `None` or `2M` at line 1 column 51",
+        ),
+        (
+            "/machine-config",
+            b'{"vcpu_count":1,"mem_size_mib":1,"cpu_template":"T1"}',
+            "unknown variant `T1`, expected one of `C3`, `T2`, `T2S`, `None`, `T2CL`, `T2A` at "
+            "line 1 column 52",
+        ),
+        (
+            "/machine-config",
             b'{"vcpu_count":1,"mem_size_mib":1,"smt":"x"}',
             'invalid type: string "x", expected a boolean at line 1 column 42',
         ),
         (
             "/machine-config",
             b'{"vcpu_count":1,"mem_size_mib":1,"huge_pages":"1G"}',
-            "unknown variant `1G`, expected one of `None`, `Transparent`, `2M` at line 1 column 50",
+            "unknown variant `1G`, expected `None` or `2M` at line 1 column 50",
         ),
         (
             "/boot-source",

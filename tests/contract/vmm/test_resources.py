@@ -100,11 +100,20 @@ def test_kernel_and_initrd_are_opened_at_once(server, any_kernel, tmp_path):
     )
 
 
-@pytest.mark.parametrize("boot_args", ["x" * 2048, "a\nb", "é"])
-def test_command_lines_that_can_not_be(server, any_kernel, boot_args):
+@pytest.mark.parametrize("boot_args", ["x" * 2048, "é" * 1024])
+def test_command_lines_that_are_too_long(server, any_kernel, boot_args):
     body = {"kernel_image_path": str(any_kernel), "boot_args": boot_args}
     fault = server.put("/boot-source", body).fault
-    assert fault.startswith("Boot source error: The kernel command line is invalid: ")
+    assert fault == (
+        "Boot source error: The kernel command line is invalid: Invalid cmdline capacity provided."
+    )
+
+
+@pytest.mark.parametrize("boot_args", ["x" * 2047, " " + "x" * 2047 + "\n", "a\nb", "é"])
+def test_command_lines_that_are_taken(server, any_kernel, boot_args):
+    body = {"kernel_image_path": str(any_kernel), "boot_args": boot_args}
+    server.done("PUT", "/boot-source", body)
+    assert server.get("/vm/config")["boot-source"]["boot_args"] == boot_args
 
 
 def test_a_fifo_is_no_kernel_and_blocks_nobody(server, ours, tmp_path):

@@ -63,7 +63,7 @@ def test_a_refused_boot_source_changes_nothing(configuration, file):
     for bad in (
         BootSource(kernel_image_path="/nothing"),
         BootSource(kernel_image_path=os.fspath(file), initrd_path="/nothing"),
-        BootSource(kernel_image_path=os.fspath(file), initrd_path=os.fspath(file), boot_args="\n"),
+        BootSource(kernel_image_path=os.fspath(file), initrd_path=os.fspath(file), boot_args="\0"),
         BootSource(kernel_image_path="a\0b"),
         BootSource(kernel_image_path="/proc"),
     ):
@@ -129,4 +129,7 @@ def test_operations_of_the_entropy_device_can_not_be_limited(configuration):
 def test_command_lines():
     assert command_line_problem("a" * 2047) == ""
     assert command_line_problem("a" * 2048)
-    assert command_line_problem("tab\t")
+    assert command_line_problem(" " * 9 + "a" * 2047 + "\n") == ""
+    assert command_line_problem("é" * 1024)
+    assert command_line_problem("tab\t é") == ""
+    assert command_line_problem("a\0b")

@@ -57,7 +57,7 @@ def test_every_request_is_understood_or_refused(method, token, more, body):
     assert key in TABLE or isinstance(action, Unsupported)
 
 
-@pytest.mark.parametrize("path", ["/drives/é", "/drives/a.b", "/drives/a b"])
+@pytest.mark.parametrize("path", ["/drives/a-b", "/drives/a.b", "/drives/a b"])
 def test_ids_are_plain(path):
     with pytest.raises(Fault, match="alphanumeric characters and underscores"):
         parse(Method.PUT, path, {})
