@@ -171,6 +171,8 @@ def _cell(
         netns=slot.netns_path,
         cgroup_procs=None if group is None else group.procs,
         dies_with_parent=True,
+        # The largest files that it may write: its disk, and its guest's memory (a memfd).
+        max_file_bytes=max(parts.image.size_bytes, spec.mem_mib << 20),
     )
 
 

@@ -33,7 +33,8 @@ class Cell:
     run_dir: becomes /run/vmm; the caller made it and removes it. disk: None for a guest that
     needs none. netns: None for an empty one.
     cgroup_procs: the file to join, if there is a cgroup. dies_with_parent: end with the thread
-    that launches (Linux ties a death signal to the thread, not the process).
+    that launches (Linux ties a death signal to the thread, not the process). max_file_bytes: no
+    file grows past it: a VMM that was taken over can't fill the host's disk through its own.
     """
 
     id: str
@@ -45,6 +46,7 @@ class Cell:
     netns: Path | None
     cgroup_procs: Path | None
     dies_with_parent: bool
+    max_file_bytes: int
 
 
 @contextmanager
@@ -96,7 +98,12 @@ def describe(program: Program, cell: Cell) -> dict[str, object]:
             ["usr/lib64", "/lib64"],
         ],
         "nodes": devices.nodes(*program.devices),
-        "limits": {"RLIMIT_CORE": 0, "RLIMIT_NOFILE": MAX_FDS, "RLIMIT_NPROC": MAX_TASKS},
+        "limits": {
+            "RLIMIT_CORE": 0,
+            "RLIMIT_FSIZE": cell.max_file_bytes,
+            "RLIMIT_NOFILE": MAX_FDS,
+            "RLIMIT_NPROC": MAX_TASKS,
+        },
         "parent": os.getpid() if cell.dies_with_parent else None,
         "hostname": "vmm",
     }

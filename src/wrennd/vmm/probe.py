@@ -34,6 +34,7 @@ USERSPACE = "wrenn-initrd:"  # the first words of our initrd's init
 # of the kernel's messages the boot takes 17 s instead of 4 s there. These are enough to see that
 # it goes on.
 PROBE_ARGS = "console=ttyS0 reboot=k panic=1 rdinit=/init loglevel=6 cryptomgr.notests"
+PROBE_MEM_MIB = 128
 PROBE_UID = 1_879_099_999  # below every slot's uid
 
 
@@ -180,8 +181,9 @@ def _boot(program: Program, guest: Guest, run_dir: Path) -> str:
         netns=None,
         cgroup_procs=None,
         dies_with_parent=True,
+        max_file_bytes=PROBE_MEM_MIB << 20,
     )
-    spec = BootSpec(vcpus=1, mem_mib=128, boot_args=PROBE_ARGS, has_disk=False)
+    spec = BootSpec(vcpus=1, mem_mib=PROBE_MEM_MIB, boot_args=PROBE_ARGS, has_disk=False)
     try:
         with boot(program, cell, spec, Timings()) as vm:
             return _watch(vm)

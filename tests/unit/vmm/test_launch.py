@@ -14,6 +14,7 @@ CELL = Cell(
     netns=Path("/run/netns/n"),
     cgroup_procs=None,
     dies_with_parent=False,
+    max_file_bytes=4 << 30,
 )
 
 
