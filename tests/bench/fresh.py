@@ -2,8 +2,9 @@
 
 The chroot holds what DESIGN calls fresh (python3, pip, git; make, without which no command of a
 Makefile runs) and a clean clone of HEAD; nothing of this checkout's environment but the settings
-by which package registries are reached. Prints the time of each command; exits with the code of
-the first that fails. `--keep` leaves the chroot; `--only run` skips the tests.
+by which package registries are reached. Prints the time of each command beside its limit; exits with 1 when one
+fails, takes longer, or `make run` does not print hello last. `--keep` leaves the chroot;
+`--only run` skips the tests.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[2]
@@ -47,15 +49,27 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true")
     parser.add_argument("--only", choices=("run", "test"))
     options = parser.parse_args()
+    wanted = [step for step in STEPS if options.only in (None, step.target)]
     with chroot(keep=options.keep) as root:
         clone(root)
-        if options.only != "test":
-            for label in ("make run, the first time", "make run, again"):
-                if code := timed(label, root, "make", "-C", "/src", "run"):
-                    return code
-        if options.only != "run":
-            return timed("make test", root, "make", "-C", "/src", "test")
-    return 0
+        return 0 if all([perform(step, root) for step in wanted]) else 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """A command of the Makefile, how long it may take, and what it must print last (if anything)."""
+
+    label: str
+    target: str
+    limit_s: float
+    last_line: str = ""
+
+
+STEPS = (
+    Step(label="make run, the first time", target="run", limit_s=240, last_line="hello"),
+    Step(label="make run, again", target="run", limit_s=10, last_line="hello"),
+    Step(label="make test", target="test", limit_s=1800),
+)
 
 
 @contextmanager
@@ -100,15 +114,29 @@ def clone(root: Path) -> None:
     subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", REPO, root / "src"], check=True)
 
 
-def timed(label: str, root: Path, *command: str) -> int:
+def perform(step: Step, root: Path) -> bool:
+    """Run the step inside and judge it. Its stderr is shown as it comes."""
     env = {k: v for k, v in os.environ.items() if k.startswith(PASSED) and k not in NOT_PASSED}
     env |= {"PATH": PLAIN_PATH, "HOME": "/root", "LANG": "C.UTF-8", "TERM": "dumb"}
-    inside = ["/usr/bin/env", "-i", *(f"{k}={v}" for k, v in env.items()), *command]
+    pairs = (f"{name}={value}" for name, value in env.items())
+    inside = ["/usr/bin/env", "-i", *pairs, "make", "-s", "-C", "/src", step.target]
     enter = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", ENTER, "sh"]
     started = time.monotonic()
-    code = subprocess.run([*enter, root, *inside], env=env, check=False).returncode
-    print(f"fresh: {label}: exit code {code}, {time.monotonic() - started:.1f} s", flush=True)
-    return code
+    done = subprocess.run(
+        [*enter, root, *inside], env=env, stdout=subprocess.PIPE, text=True, check=False
+    )
+    seconds = time.monotonic() - started
+    print(done.stdout, end="")
+    problems = []
+    if done.returncode != 0:
+        problems.append(f"exit code {done.returncode}")
+    if seconds > step.limit_s:
+        problems.append("TOO SLOW")
+    if step.last_line and done.stdout.splitlines()[-1:] != [step.last_line]:
+        problems.append(f"did not print {step.last_line} last")
+    verdict = ", ".join(problems) or "good"
+    print(f"fresh: {step.label}: {seconds:.1f} s of {step.limit_s:g} s: {verdict}", flush=True)
+    return not problems
 
 
 if __name__ == "__main__":
