@@ -2,9 +2,9 @@
 
 The chroot holds what DESIGN calls fresh (python3, pip, git; make, without which no command of a
 Makefile runs) and a clean clone of HEAD; nothing of this checkout's environment but the settings
-by which package registries are reached. Prints the time of each command beside its limit; exits with 1 when one
-fails, takes longer, or `make run` does not print hello last. `--keep` leaves the chroot;
-`--only run` skips the tests.
+by which package registries are reached. Prints the time of each command beside its limit; exits
+with 1 when one fails, takes longer, or `make run` does not print hello last. `--keep` leaves the
+chroot; `--only run` skips the tests.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def main() -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """A command of the Makefile, how long it may take, and what it must print last (if anything)."""
+    """A command of the Makefile, how long it may take, and what it must print last, if anything."""
 
     label: str
     target: str
