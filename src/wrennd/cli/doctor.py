@@ -7,7 +7,7 @@ import sys
 from wrennd.cli import standalone
 from wrennd.cli.options import DataDir, Json, configured
 
-HELP = "Say which VMM is used and why, what is missing, and what to do about it."
+HELP = "Say what is used, what is missing, what to do."
 MARKS = {"ok": "ok     ", "note": "note   ", "missing": "MISSING"}
 
 

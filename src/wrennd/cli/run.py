@@ -23,7 +23,7 @@ from wrennd.core.model import Command, SandboxSpec
 from wrennd.core.sandboxes import Exit, Output, Running, Sandbox
 from wrennd.core.timings import Timings
 
-HELP = "Boot a microVM, run a command in it, and destroy it: wrenn run -- echo hello"
+HELP = "Boot a microVM and run a command in it."
 TIMED_OUT, NOT_EXECUTABLE, NOT_FOUND, READER_GONE = 124, 126, 127, 128 + signal.SIGPIPE
 STDIN_CHUNK = 32 * 1024
 

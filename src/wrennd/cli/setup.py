@@ -9,7 +9,7 @@ from wrennd.cli import standalone
 from wrennd.cli.options import DataDir, configured
 from wrennd.cli.progress import Progress
 
-HELP = "Build the kernel and the base images, or take a Firecracker binary."
+HELP = "Build kernel and images, or take a Firecracker."
 
 
 def setup(
