@@ -175,6 +175,7 @@ class Controller:
             raise
         self.phase = Phase.RUNNING
         self.metrics.took("start_vm", time.monotonic() - began)
+        self.metrics.begin()
 
     def _close_console(self) -> None:
         if self._console is not self._out:
@@ -280,6 +281,7 @@ class Controller:
             steps.callback(self.log.close)
             steps.callback(self._close_console)
             steps.callback(self.metrics.close)
+            steps.callback(self.metrics.write)
             steps.callback(self.configuration.close)
             if self.qemu is not None:
                 steps.callback(self.qemu.close)

@@ -1,9 +1,11 @@
-"""Counters and durations, written as one JSON object a line: on FlushMetrics and every minute.
+"""Counters and durations, written as one JSON object a line: when the guest starts, every minute
+from then on, on FlushMetrics, and at the end.
 
 A subset of Firecracker's: the groups that exist here have its names. Counts are those since the
 line before, durations the last one.
 """
 
+import math
 import os
 import time
 from collections import Counter
@@ -34,7 +36,7 @@ class Recorder:
         self._counts: Counter[tuple[str, str]] = Counter()
         self._durations_us = dict.fromkeys(_DURATIONS, 0)
         self._fd = -1
-        self._due = started_at + PERIOD_S
+        self._due = math.inf
 
     def count(self, group: str, name: str, by: int = 1) -> None:
         assert name in _GROUPS[group]
@@ -59,9 +61,13 @@ class Recorder:
             raise Fault(problem + "Reinitialization of metrics not allowed.")
         self._fd = fd
 
+    def begin(self) -> None:
+        """The guest runs: write a line now, and every minute from now on."""
+        self._due = time.monotonic()
+        self.write_if_due()
+
     def write(self) -> None:
         """Write a line if there is a file for it. Never waits, never raises."""
-        self._due = time.monotonic() + PERIOD_S
         if self._fd < 0:
             return
         line = to_json(self._line()) + b"\n"
@@ -75,10 +81,12 @@ class Recorder:
             self.count("logger", "missed_metrics_count")
 
     def write_if_due(self) -> float:
-        """Write when a minute is over; returns the seconds until the next time."""
-        if time.monotonic() >= self._due:
+        """Write when a minute is over; returns the seconds after which to look again."""
+        now = time.monotonic()
+        if now >= self._due:
+            self._due = now + PERIOD_S
             self.write()
-        return max(0.0, self._due - time.monotonic())
+        return min(PERIOD_S, max(0.0, self._due - now))
 
     def _line(self) -> dict[str, object]:
         line: dict[str, object] = {"utc_timestamp_ms": time.time_ns() // 10**6}

@@ -154,9 +154,19 @@ def test_metrics_on_demand(server, guest, start, tmp_path):
     server.done("PATCH", "/vm", {"state": "Paused"})
     for _ in range(2):
         server.done("PUT", "/actions", {"action_type": "FlushMetrics"})
-    first, second = [json.loads(line) for line in path.read_text().splitlines()]
+    start, first, second = [json.loads(line) for line in path.read_text().splitlines()]
+    assert start["api_server"]["process_startup_time_us"] >= 0
     assert first["latencies_us"]["pause_vm"] > 0
-    assert first["put_api_requests"] != second["put_api_requests"]
+    assert start["put_api_requests"] != second["put_api_requests"]
+
+
+def test_metrics_are_written_at_the_end(server, guest, start, tmp_path):
+    path = tmp_path / "metrics"
+    server.done("PUT", "/metrics", {"metrics_path": str(path)})
+    guest(server, "none")
+    start(server)
+    assert ended(server) == 0
+    assert len(path.read_text().splitlines()) >= 2
 
 
 def test_a_flood_on_the_console_stays_small(server, ours, guest, start):

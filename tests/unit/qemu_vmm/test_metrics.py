@@ -44,13 +44,13 @@ def test_without_a_file_nothing_happens(recorder):
     assert 0 < recorder.write_if_due() <= PERIOD_S
 
 
-def test_a_minute_later_it_is_due(tmp_path):
+def test_nothing_is_due_before_the_guest_starts_and_then_it_is_at_once(recorder, tmp_path):
     path = tmp_path / "metrics"
-    recorder = Recorder(time.monotonic() - PERIOD_S)
     recorder.open(Metrics(metrics_path=str(path)))
-    recorder.write_if_due()
-    recorder.write_if_due()
-    recorder.close()
+    assert recorder.write_if_due() == PERIOD_S
+    assert lines(path) == []
+    recorder.begin()
+    assert 0 < recorder.write_if_due() <= PERIOD_S
     assert len(lines(path)) == 1
 
 
