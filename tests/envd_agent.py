@@ -3,8 +3,10 @@
 import base64
 import contextlib
 import http.client
+import inspect
 import json
 import os
+import secrets
 import select
 import signal
 import socket
@@ -28,6 +30,7 @@ PROGRAM = (
 )
 TIMEOUT_S = 20.0
 STREAM = "application/connect+json"
+LOCAL = {"tmp_path", "fresh_agent"}
 RAW = {"Content-Type": "application/octet-stream"}
 
 
@@ -188,10 +191,28 @@ class Agent:
 @pytest.fixture
 def folder(agent) -> Iterator[str]:
     """An empty directory of the agent's default user, wherever the agent runs."""
-    path = agent.sh("mktemp -d").output["stdout"].decode().strip()
-    agent.sh(f"chmod 755 {path}")
+    path = f"/tmp/envd-test-{secrets.token_hex(8)}"
+    assert agent.fs("MakeDir", {"path": path})[0] == 200
     yield path
     agent.fs("Remove", {"path": path})
+
+
+def adopted(suites) -> dict:
+    """Fixtures and tests of other modules, to be run with another `agent`.
+
+    Left out is what can only be told on the agent's own machine. Tests get their module's name,
+    so that none hides another.
+    """
+    found = {}
+    for suite in suites:
+        prefix = suite.__name__.rpartition(".")[2]
+        for name, value in vars(suite).items():
+            if name.startswith("test_"):
+                if not LOCAL & set(inspect.signature(value).parameters):
+                    found[f"{prefix}_{name.removeprefix('test_')}"] = value
+            elif type(value).__name__ == "FixtureFunctionDefinition":
+                found[name] = value
+    return found
 
 
 def user_header(name: str) -> dict:

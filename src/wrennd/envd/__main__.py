@@ -9,6 +9,7 @@ from wrennd.envd import VERSION
 from wrennd.envd.auth import Access
 from wrennd.envd.clock import Clock
 from wrennd.envd.endpoints import Endpoints
+from wrennd.envd.groups import Groups
 from wrennd.envd.init import Settings
 from wrennd.envd.loop import Loop
 from wrennd.envd.power import INIT_PID, PowerButton, signal_init
@@ -23,9 +24,11 @@ if TYPE_CHECKING:
 
 DEFAULT_ADDRESS = "0.0.0.0"
 DEFAULT_PORT = 49983
-USAGE = """usage: envd [--address ADDRESS] [--port PORT] [--listen-fd FD] [--version]
+USAGE = """usage: envd [--address ADDRESS] [--port PORT] [--listen-fd FD] [--cgroups DIR]
+            [--version]
 
 The guest agent. --port 0 takes a free port; --listen-fd takes a bound socket instead of both.
+--cgroups names a cgroup2 directory for users' processes; started by init it finds its own.
 """
 
 
@@ -36,6 +39,7 @@ class Options:
         self.address = DEFAULT_ADDRESS
         self.port = DEFAULT_PORT
         self.listen_fd = -1
+        self.cgroups = ""
         rest = list(argv)
         while rest:
             name, separator, value = rest.pop(0).partition("=")
@@ -47,6 +51,8 @@ class Options:
                 self.address = value
             elif name == "--port":
                 self.port = _number(name, value, 0xFFFF)
+            elif name == "--cgroups":
+                self.cgroups = value
             elif name == "--listen-fd":
                 self.listen_fd = _number(name, value, 1 << 20)
             else:
@@ -66,6 +72,18 @@ def _open_missing_stdio() -> None:
     os.close(fd)
 
 
+def is_guest() -> bool:
+    """Whether the machine is ours: only then init itself starts envd."""
+    return os.getppid() == INIT_PID and os.geteuid() == 0
+
+
+def guest_cgroups() -> str:
+    """Where the guest has cgroup2 mounted; empty when it hasn't, or isn't ours."""
+    from wrennd.envd.mounts import find_mount, read_mountinfo
+
+    return find_mount(read_mountinfo(), "cgroup2") if is_guest() else ""
+
+
 def filesystem(loop: Loop, settings: Settings) -> Service:
     from wrennd.envd.filesystem_service import FilesystemService
 
@@ -78,18 +96,20 @@ def serve(options: Options) -> None:
     loop = Loop()
     access, settings = Access(), Settings()
     processes = Processes(loop)
+    groups = Groups(lambda: options.cgroups or guest_cgroups())
+    endpoints = Endpoints(loop, access, settings, groups)
     services = {
-        "process.Process": ProcessService(loop, processes, settings).service,
+        "process.Process": ProcessService(loop, processes, settings, groups).service,
         "filesystem.Filesystem": lambda: filesystem(loop, settings),
     }
-    router = Router(access, settings, Clock(), services, Endpoints(loop, access, settings))
+    router = Router(access, settings, Clock(), services, endpoints)
     if options.listen_fd >= 0:
         os.set_inheritable(options.listen_fd, False)
         listener = adopt(options.listen_fd)
     else:
         listener = listen(options.address, options.port)
     server = Server(loop, listener, router)
-    if os.getppid() == INIT_PID and os.geteuid() == 0:
+    if is_guest():
         PowerButton(loop, signal_init)
     sys.stdout.write(f"envd: listening on {options.address}:{server.port}\n")
     sys.stdout.flush()

@@ -11,18 +11,43 @@ if TYPE_CHECKING:
 
     from wrennd.envd.auth import Access
     from wrennd.envd.connection import Exchange, Handler
+    from wrennd.envd.groups import Groups
     from wrennd.envd.init import Settings
+    from wrennd.envd.jsontext import Json
     from wrennd.envd.loop import Loop
+    from wrennd.envd.metrics import Metrics
 
     # The methods that an endpoint takes, and what makes its handler.
     Endpoint = tuple[tuple[str, ...], Callable[[Exchange], Handler]]
 
 
+class Value:
+    """Handler: one JSON value that depends on nothing in the body."""
+
+    def __init__(self, exchange: Exchange, value: Json) -> None:
+        self._exchange = exchange
+        self._value = value
+
+    def data(self, data: bytes) -> None:
+        pass
+
+    def end(self) -> None:
+        self._exchange.reply_json(200, self._value)
+
+    def drained(self) -> None:
+        pass
+
+    def closed(self) -> None:
+        pass
+
+
 class Endpoints:
     """What the endpoints work with."""
 
-    def __init__(self, loop: Loop, access: Access, settings: Settings) -> None:
+    def __init__(self, loop: Loop, access: Access, settings: Settings, groups: Groups) -> None:
         self._loop = loop
+        self._groups = groups
+        self._made_metrics: Metrics | None = None
         self._access = access
         self._settings = settings
 
@@ -32,7 +57,13 @@ class Endpoints:
 
     def guarded(self) -> dict[str, Endpoint]:
         """Those that are only reached with the token."""
-        return {"/files/compose": (("POST",), self._compose)}
+        return {
+            "/files/compose": (("POST",), self._compose),
+            "/metrics": (("GET",), self._metrics),
+            "/envs": (("GET",), lambda exchange: Value(exchange, dict(self._settings.env))),
+            "/freeze": (("POST",), self._freeze),
+            "/unfreeze": (("POST",), self._unfreeze),
+        }
 
     def _files(self, exchange: Exchange) -> Handler:
         if exchange.request.method == "GET":
@@ -42,6 +73,23 @@ class Endpoints:
         from wrennd.envd.upload import Upload
 
         return Upload(exchange, self._loop, self._access, self._settings)
+
+    def _metrics(self, exchange: Exchange) -> Handler:
+        if self._made_metrics is None:
+            from wrennd.envd.metrics import Metrics
+
+            self._made_metrics = Metrics()
+        return Value(exchange, self._made_metrics.sample())
+
+    def _freeze(self, exchange: Exchange) -> Handler:
+        from wrennd.envd.freeze import Freeze
+
+        return Freeze(exchange, self._loop, self._groups)
+
+    def _unfreeze(self, exchange: Exchange) -> Handler:
+        from wrennd.envd.freeze import Unfreeze
+
+        return Unfreeze(exchange, self._groups)
 
     def _compose(self, exchange: Exchange) -> Handler:
         from wrennd.envd.compose import Compose

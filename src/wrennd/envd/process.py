@@ -161,7 +161,7 @@ class Process:
 
     def signal(self, number: int) -> None:
         """Signal the process group. Errors: RpcError not_found once the process has ended."""
-        if self._status is not None:
+        if self._status is not None or self._is_zombie:
             raise RpcError("not_found", f"process with pid {self.pid} has ended")
         # It is not reaped yet, so the number can't belong to anybody else.
         try:
@@ -169,6 +169,12 @@ class Process:
         except ProcessLookupError:
             # Between the fork and its setsid.
             os.kill(self.pid, number)
+
+    @property
+    def _is_zombie(self) -> bool:
+        """It has ended, and we are about to learn it."""
+        look = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        return os.waitid(os.P_PIDFD, self._pidfd, look) is not None
 
     def _reported(self, report: int) -> None:
         """The child has run the command, or says why it could not."""

@@ -15,6 +15,7 @@ from wrennd.envd.users import groups_of
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from wrennd.envd.fields import Message
+    from wrennd.envd.groups import Groups
     from wrennd.envd.init import Settings
     from wrennd.envd.jsontext import Json
     from wrennd.envd.loop import Loop
@@ -30,10 +31,13 @@ DEFAULT_COLUMNS, DEFAULT_ROWS = 80, 24
 class ProcessService:
     """The methods. Each takes a decoded message; RpcError is the answer to a bad one."""
 
-    def __init__(self, loop: Loop, processes: Processes, settings: Settings) -> None:
+    def __init__(
+        self, loop: Loop, processes: Processes, settings: Settings, groups: Groups
+    ) -> None:
         self._loop = loop
         self._processes = processes
         self._settings = settings
+        self._groups = groups
 
     def service(self) -> Service:
         return Service(
@@ -53,6 +57,7 @@ class ProcessService:
         account = self._settings.account(user_name(stream.headers))
         launch = self._launch(fields.message(message, "process") or {}, account)
         tag = fields.text(message, "tag")
+        launch.cgroup_procs = self._groups.procs(has_terminal=is_terminal(message))
         streams = open_streams(message)
         feed = Feed(self._loop, stream)
         feed.process = self._processes.start(launch, streams, feed, tag=tag, limit_s=limit_s)
@@ -148,6 +153,11 @@ def signal_number(value: Json) -> int:
         if value in (name, number):
             return number
     raise RpcError("invalid_argument", f"signal {value!r} is neither SIGKILL nor SIGTERM")
+
+
+def is_terminal(message: Message) -> bool:
+    """Errors: RpcError."""
+    return fields.message(message, "pty") is not None
 
 
 def open_streams(message: Message) -> stdio.Stdio:

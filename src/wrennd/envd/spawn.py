@@ -33,6 +33,7 @@ class Launch:
     __slots__ = (
         "account",
         "arguments",
+        "cgroup_procs",
         "command",
         "cwd",
         "env",
@@ -48,6 +49,8 @@ class Launch:
         self.own_env: dict[str, str] = {}
         self.cwd = "/"
         self.is_cwd_given = False
+        # The file by which the process enters its cgroup; empty where there are none.
+        self.cgroup_procs = ""
         self.account: Account | None = None
         self.groups: list[int] = []
 
@@ -97,6 +100,7 @@ def _become(
     stage = "setup"
     try:
         os.setsid()
+        _join(launch.cgroup_procs)
         for number, fd in enumerate(stdio):
             os.dup2(fd, number)
         if has_terminal:
@@ -116,6 +120,14 @@ def _become(
         os.write(report, f"{stage} {errno.EINVAL}".encode())
     finally:
         os._exit(127)
+
+
+def _join(cgroup_procs: str) -> None:
+    """First of all: a frozen group stops the child right here, before it does anything."""
+    if cgroup_procs:
+        fd = os.open(cgroup_procs, os.O_WRONLY)
+        os.write(fd, b"0")
+        os.close(fd)
 
 
 def _reset() -> None:

@@ -59,30 +59,44 @@ def remove(path: str) -> Iterator[None]:
 
 
 def _remove_directory(path: str) -> Iterator[None]:
-    top = os.open(path, _OPEN_DIRECTORY)
-    stack = [(top, path)]
-    names = [os.listdir(top)]
+    """With one descriptor however deep it goes: the way up is `..`, if that is still the way."""
+    folder = os.open(path, _OPEN_DIRECTORY)
+    stack = [(path, (0, 0), os.listdir(folder))]
     try:
         while stack:
-            folder, name = stack[-1]
-            if names[-1]:
-                child = names[-1].pop()
+            name, parent, left = stack[-1]
+            if left:
+                child = left.pop()
                 below = _unlink(child, folder)
                 if below >= 0:
-                    stack.append((below, child))
-                    names.append(os.listdir(below))
-            else:
+                    stack.append((child, _identity(folder), os.listdir(below)))
+                    os.close(folder)
+                    folder = below
+            elif len(stack) > 1:
+                folder = _step_up(folder, parent)
+                os.rmdir(name, dir_fd=folder)
                 stack.pop()
-                names.pop()
-                os.close(folder)
-                if stack:
-                    os.rmdir(name, dir_fd=stack[-1][0])
-                else:
-                    os.rmdir(path)
+            else:
+                os.rmdir(path)
+                stack.pop()
             yield
     finally:
-        for folder, _ in stack:
-            os.close(folder)
+        os.close(folder)
+
+
+def _identity(folder: int) -> tuple[int, int]:
+    found = os.fstat(folder)
+    return found.st_dev, found.st_ino
+
+
+def _step_up(folder: int, parent: tuple[int, int]) -> int:
+    """The directory above, which must be the one that it was; the other one is closed."""
+    above = os.open("..", _OPEN_DIRECTORY, dir_fd=folder)
+    if _identity(above) != parent:
+        os.close(above)
+        raise OSError(errno.EBUSY, "it was moved meanwhile")
+    os.close(folder)
+    return above
 
 
 def _unlink(name: str, folder: int) -> int:

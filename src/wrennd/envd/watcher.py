@@ -1,9 +1,9 @@
 """One watched directory, or tree: what the kernel says about it, as the contract's events.
 
-A tree is watched directory by directory. A new one is watched as soon as it is noticed, and what
-it held by then is reported as created, once: names that the kernel reports as well are told apart
-by the events still in its queue. Of watched subdirectories only their parents' word counts, so
-that nothing is told twice.
+A tree is watched directory by directory. One that is made or moved in is watched as soon as it is
+noticed, and what it holds by then is reported as created, once: names that the kernel reports as
+well are told apart by the events still in its queue. Of watched subdirectories only their parents'
+word counts, so that nothing is told twice.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class Watcher:
             self._drop(f"{name}/")
         elif mask & _ARRIVED:
             try:
-                self._add(name, changes if mask & inotify.IN_CREATE else None)
+                self._add(name, changes)
             except OSError as error:
                 self._tolerate(error)
 
@@ -138,14 +138,16 @@ class Watcher:
                 self._inotify.remove(wd)
                 del self._prefixes[wd]
 
-    def _add(self, name: str, changes: list[Change] | None) -> None:
-        """Watch a directory of the tree; report what is in it if `changes` is given."""
+    def _add(self, name: str, changes: list[Change]) -> None:
+        """Watch a directory of the tree, and report what is in it already."""
         wd = self._inotify.add(f"{self.path}/{name}", _WANTED | _BELOW)
         self._prefixes[wd] = f"{name}/"
         self._add_below(f"{name}/", changes)
 
     def _add_below(self, prefix: str, changes: list[Change] | None = None) -> None:
-        """Errors: OSError ENOSPC when the kernel grants no more watches."""
+        """Watch the directories below one; report all that is there if `changes` is given.
+
+        Errors: OSError ENOSPC when the kernel grants no more watches."""
         stack = [prefix]
         while stack:
             prefix = stack.pop()

@@ -19,16 +19,14 @@ from urllib.parse import urlencode
 from wrennd.core.deadline import Deadline
 from wrennd.core.errors import (
     DeadlineExceeded,
-    Error,
     GuestFailed,
-    InvalidInput,
-    NoCapacity,
     NotFound,
 )
 from wrennd.core.model import Command
 from wrennd.core.sandboxes import Exit, Output
 from wrennd.host import envd_wire
-from wrennd.host.envd_wire import Peer, Reply
+from wrennd.host.envd_files import GuestFiles
+from wrennd.host.envd_wire import Peer, Reply, check_reply
 
 if TYPE_CHECKING:
     from wrennd.host.envd_rpc import Call, Event
@@ -40,15 +38,6 @@ ATTEMPT_S = 2.0
 INPUT_BYTES = 1 << 20
 ENTROPY_BYTES = 64
 RAW = "application/octet-stream"
-
-_BY_STATUS: dict[int, type[Error]] = {
-    400: InvalidInput,
-    401: InvalidInput,
-    403: InvalidInput,
-    404: NotFound,
-    409: InvalidInput,
-    507: NoCapacity,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +117,7 @@ class EnvdClient:
         )
         if reply.status == 401:
             raise GuestFailed(f"{self._peer} refuses the access token")
-        _check(reply, "initialise the guest")
+        check_reply(reply, "initialise the guest")
         self._token = token
 
     @contextmanager
@@ -175,7 +164,46 @@ class EnvdClient:
             reply = envd_wire.call(sock, self._peer, deadline, request)
         except OSError as error:
             raise GuestFailed(f"uploading {path} broke off: {error}") from error
-        _check(reply, f"write {path}")
+        check_reply(reply, f"write {path}")
+
+    @property
+    def files(self) -> GuestFiles:
+        """The guest's file tree."""
+        return GuestFiles(self._peer, self._headers, lambda: self._call(Deadline.after(CALL_S)))
+
+    def freeze(self, wait_s: float) -> bool:
+        """Stop every process of users, and write the guest's cached writes to its disk.
+
+        Returns whether both were done in time. `unfreeze` lets the processes go on.
+        Errors: GuestFailed (also when the guest has no cgroups), VmmFailed, DeadlineExceeded.
+        """
+        target = f"/freeze?maxWaitMs={round(wait_s * 1000)}"
+        reply = self._ask("POST", target, "freeze", wait_s + CALL_S)
+        found = json.loads(reply.body)
+        return bool(found["frozen"] and found["synced"])
+
+    def unfreeze(self) -> None:
+        """Errors: GuestFailed, VmmFailed, DeadlineExceeded."""
+        self._ask("POST", "/unfreeze", "thaw", CALL_S)
+
+    def metrics(self) -> Mapping[str, float]:
+        """Processor, memory and disk, as docs/envd.md names them. Errors: as of `unfreeze`."""
+        found: Mapping[str, float] = json.loads(
+            self._ask("GET", "/metrics", "measure", CALL_S).body
+        )
+        return found
+
+    def _ask(self, method: str, target: str, what: str, limit_s: float) -> Reply:
+        deadline = Deadline.after(limit_s)
+        sock = envd_wire.dial(self._peer, deadline)
+        try:
+            reply = envd_wire.call(
+                sock, self._peer, deadline, (method, target, self._headers, None)
+            )
+        except OSError as error:
+            raise GuestFailed(f"{self._peer} broke off: {error}") from error
+        check_reply(reply, what)
+        return reply
 
     @property
     def _headers(self) -> dict[str, str]:
@@ -298,15 +326,3 @@ def _repeat(peer: Peer, deadline: Deadline, request: Callable[[], envd_wire.Requ
             if deadline.is_over:
                 raise DeadlineExceeded(f"{peer} did not answer in time") from error
             envd_wire.rest(peer, deadline)
-
-
-def _check(reply: Reply, what: str) -> None:
-    """Errors: by the reply's status, with the agent's own words."""
-    if reply.status < 300:
-        return
-    try:
-        message = str(json.loads(reply.body)["message"])
-    except (ValueError, KeyError, TypeError):
-        message = f"status {reply.status}"
-    kind = _BY_STATUS.get(reply.status, GuestFailed)
-    raise kind(f"the guest could not {what}: {message}")

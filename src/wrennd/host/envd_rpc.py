@@ -10,16 +10,17 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self, TypedDict
 
 from connectrpc.code import Code
-from connectrpc.codec import proto_json_codec
+from connectrpc.codec import Codec, proto_json_codec
 from connectrpc.errors import ConnectError
 from protobuf import Oneof
 from pyqwest import Headers, SyncClient, SyncRequest, SyncResponse
 
 from wrennd.core.deadline import Deadline
 from wrennd.core.errors import (
+    AlreadyExists,
     CommandNotExecutable,
     CommandNotFound,
     DeadlineExceeded,
@@ -46,17 +47,35 @@ from wrennd.gen.envd.process_pb import (
 )
 from wrennd.host.envd_wire import READ_BYTES, Peer, Wire, broken_reply, dial, exchange
 
+if TYPE_CHECKING:
+    from wrennd.gen.envd.filesystem_connect import FilesystemClientSync
+
 BASE = "http://envd"
 CONNECT_S = 10.0
 UNAUTHORIZED = 401
 KEEPALIVE_S = 50
 SIGNALLED = 128  # as shells count exit codes
 
+
+class _Options(TypedDict):
+    codec: Codec
+    accept_compression: tuple[()]
+    send_compression: None
+
+
+_PLAIN_JSON: _Options = {
+    "codec": proto_json_codec(),
+    "accept_compression": (),
+    "send_compression": None,
+}
+
 _BY_CODE: dict[Code, type[Error]] = {
     Code.INVALID_ARGUMENT: InvalidInput,
     Code.UNAUTHENTICATED: InvalidInput,  # an unknown user; a bad token never gets this far
     Code.FAILED_PRECONDITION: InvalidInput,
+    Code.PERMISSION_DENIED: InvalidInput,
     Code.NOT_FOUND: NotFound,
+    Code.ALREADY_EXISTS: AlreadyExists,
     Code.RESOURCE_EXHAUSTED: NoCapacity,
     Code.DEADLINE_EXCEEDED: DeadlineExceeded,
 }
@@ -192,13 +211,14 @@ class Call:
 
     @property
     def _process(self) -> ProcessClientSync:
-        return ProcessClientSync(
-            BASE,
-            codec=proto_json_codec(),
-            accept_compression=(),
-            send_compression=None,
-            http_client=SyncClient(self),
-        )
+        return ProcessClientSync(BASE, http_client=SyncClient(self), **_PLAIN_JSON)
+
+    @property
+    def filesystem(self) -> "FilesystemClientSync":
+        """Imported late: commands, which are most of what is called, do without it."""
+        from wrennd.gen.envd.filesystem_connect import FilesystemClientSync
+
+        return FilesystemClientSync(BASE, http_client=SyncClient(self), **_PLAIN_JSON)
 
     def cancel(self) -> None:
         self._is_cancelled = True
@@ -209,11 +229,15 @@ class Call:
         """Called by pyqwest. What it raises is the `__cause__` of the RPC's error."""
         with ExitStack() as held:
             response = held.enter_context(self._exchange(request))
-            if response.status == UNAUTHORIZED:
-                raise GuestFailed("the guest agent refuses the access token")
             headers = Headers(response.getheaders())
-            body = Body(response, held.pop_all())
-            return SyncResponse(status=response.status, headers=headers, content=body)
+            if response.status == UNAUTHORIZED:
+                # An unknown user is a Connect error; a bad token never gets that far.
+                body = response.read()
+                if b'"code":"' not in body:
+                    raise GuestFailed("the guest agent refuses the access token")
+                return SyncResponse(status=response.status, headers=headers, content=body)
+            content = Body(response, held.pop_all())
+            return SyncResponse(status=response.status, headers=headers, content=content)
 
     def _exchange(self, request: SyncRequest) -> AbstractContextManager[HTTPResponse]:
         self._check_cancelled()

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import http.client
 import io
+import json
 import select
 import socket
 import time
@@ -18,7 +19,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from wrennd.core.deadline import Deadline
-from wrennd.core.errors import DeadlineExceeded, GuestFailed, VmmFailed
+from wrennd.core.errors import (
+    DeadlineExceeded,
+    Error,
+    GuestFailed,
+    InvalidInput,
+    NoCapacity,
+    NotFound,
+    VmmFailed,
+)
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -227,6 +236,28 @@ def dial(peer: Peer, deadline: Deadline) -> socket.socket:
 class Reply:
     status: int
     body: bytes
+
+
+_BY_STATUS: dict[int, type[Error]] = {
+    400: InvalidInput,
+    401: InvalidInput,
+    403: InvalidInput,
+    404: NotFound,
+    409: InvalidInput,
+    507: NoCapacity,
+}
+
+
+def check_reply(reply: Reply, what: str) -> None:
+    """Errors: by the reply's status, with the agent's own words."""
+    if reply.status < 300:
+        return
+    try:
+        message = str(json.loads(reply.body)["message"])
+    except (ValueError, KeyError, TypeError):
+        message = f"status {reply.status}"
+    kind = _BY_STATUS.get(reply.status, GuestFailed)
+    raise kind(f"the guest could not {what}: {message}")
 
 
 Content = bytes | BinaryIO | Iterator[bytes] | None

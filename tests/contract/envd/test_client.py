@@ -6,12 +6,14 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from envd_agent import running
 from wrennd.core.deadline import Deadline
 from wrennd.core.errors import (
+    AlreadyExists,
     CommandNotExecutable,
     CommandNotFound,
     DeadlineExceeded,
@@ -23,6 +25,7 @@ from wrennd.core.errors import (
 from wrennd.core.model import Command
 from wrennd.core.sandboxes import Exit, Output
 from wrennd.host.envd_client import EnvdClient
+from wrennd.host.envd_files import Kind
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +166,67 @@ def test_upload_keeps_mode_and_contents(client, tmp_path):
         client.upload_file("x", io.BytesIO(b""), mode=0o644, user="nobody-of-that-name")
     with pytest.raises((InvalidInput, NotFound)):
         client.upload_file("/proc/none/x", io.BytesIO(bytes(50_000_000)), mode=0o644)
+
+
+def test_the_file_tree(client, tmp_path):
+    files, path = client.files, f"{tmp_path}/ü"
+    client.upload_file(f"{path}/a", io.BytesIO(b"hello"), mode=0o640)
+    entry = files.stat(f"{path}/a")
+    assert (entry.path, entry.name, entry.kind) == (f"{path}/a", "a", Kind.FILE)
+    assert (entry.size, entry.mode, entry.symlink_target) == (5, 0o640, None)
+    assert entry.modified.timestamp() == pytest.approx(Path(path, "a").stat().st_mtime, abs=1e-5)
+    assert files.make_directory(f"{path}/b/c").kind == Kind.DIRECTORY
+    assert files.move(f"{path}/a", f"{path}/b/d").name == "d"
+    Path(path, "link").symlink_to("b")
+    assert files.stat(f"{path}/link").symlink_target == f"{path}/b"
+    assert [one.path.removeprefix(path) for one in files.list(path, depth=2)] == [
+        "/b",
+        "/b/c",
+        "/b/d",
+        "/link",
+    ]
+    target = io.BytesIO()
+    assert files.download(f"{path}/b/d", target) == 5
+    assert target.getvalue() == b"hello"
+    files.remove(path)
+    files.remove(path)
+    assert not Path(path).exists()
+
+
+def test_errors_of_the_file_tree(client, tmp_path):
+    files, path = client.files, str(tmp_path)
+    for call in (
+        lambda: files.stat(f"{path}/no"),
+        lambda: files.list(f"{path}/no"),
+        lambda: files.move(f"{path}/no", f"{path}/x"),
+        lambda: files.download(f"{path}/no", io.BytesIO()),
+    ):
+        with pytest.raises(NotFound):
+            call()
+    with pytest.raises(AlreadyExists):
+        files.make_directory(path)
+    for call in (
+        lambda: files.remove("/"),
+        lambda: files.download(path, io.BytesIO()),
+        lambda: files.list("/etc/passwd"),
+        lambda: files.stat(path, user="nobody-of-that-name"),
+    ):
+        with pytest.raises(InvalidInput):
+            call()
+
+
+def test_metrics_and_freezing(client, freezable):
+    assert client.metrics()["mem_total"] > 0
+    with pytest.raises(GuestFailed, match="no cgroup2"):
+        client.freeze(1.0)
+    client.unfreeze()
+    other = EnvdClient(freezable.address, freezable.port)
+    with other.start(command("cat", has_stdin=True)) as cat:
+        assert other.freeze(10.0) is True
+        assert cat.send_stdin(b"later")
+        other.unfreeze()
+        cat.close_stdin()
+        assert [e.data for e in cat.events() if isinstance(e, Output)] == [b"later"]
 
 
 def test_the_token_is_used_and_replaced(agent, client):

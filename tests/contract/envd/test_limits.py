@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import hashlib
 import json
+import os
 import select
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import zlib
 
 import pytest
 
+from contract.envd.test_watch import Kept, Streamed
 from envd_agent import PROGRAM, STREAM, running
 
 MAX_IDLE_KIB = 20 << 10
@@ -161,6 +163,28 @@ def test_a_large_removal_blocks_nobody(fresh_agent, tmp_path):
         assert sock.recv(15) == b"HTTP/1.1 200 OK"
     assert answered > 3
     assert not (tmp_path / "d").exists()
+
+
+def test_lost_events_are_told_and_the_watch_goes_on(fresh_agent, tmp_path):
+    with contextlib.closing(Kept(fresh_agent, os.fspath(tmp_path), recursive=True)) as watch:
+        fresh_agent.sh(f"cd {tmp_path}; mkdir late; seq 20000 | xargs touch; seq 20000 | xargs rm")
+        status, body = fresh_agent.fs("GetWatcherEvents", {"watcherId": watch.id})
+        assert (status, body["code"]) == (500, "data_loss")
+        assert watch.changes() == []
+        fresh_agent.sh(f": > {tmp_path}/late/f")
+        assert watch.changes() == [("CREATE", "late/f")]
+
+
+def test_a_watch_that_nobody_reads_costs_little(fresh_agent, tmp_path):
+    with contextlib.closing(Streamed(fresh_agent, os.fspath(tmp_path), recursive=True)) as watch:
+        watch.begin()
+        # Enough to fill the stream, the sockets and the kernel's queue; long names do it sooner.
+        below = f"{tmp_path}/{'x' * 240}"
+        fresh_agent.sh(f"mkdir {below}; cd {below}; seq 20000 | xargs touch; seq 20000 | xargs rm")
+        assert fresh_agent.is_alive()
+        while (found := watch.next())[0] == 0:
+            pass
+        assert found[1]["error"]["code"] == "data_loss"
 
 
 def test_pipelined_requests_behind_a_running_one_wait(fresh_agent):

@@ -1,63 +1,95 @@
 """Acting for other users, which takes root."""
 
 import json
-import pwd
-from urllib.parse import urlencode
+from dataclasses import dataclass
 
 import pytest
 
 from envd_agent import user_header
 
 pytestmark = pytest.mark.root
-NOBODY = pwd.getpwnam("nobody")
 
 
-def test_processes_run_as_the_user(agent):
-    done = agent.sh("id -u; id -g; id -G; echo $USER $LOGNAME $HOME", headers=user_header("nobody"))
+@dataclass(frozen=True)
+class Other:
+    """A user who isn't root, as the agent's machine knows it."""
+
+    name: str
+    uid: str
+    gid: str
+    home: str
+
+    @property
+    def header(self):
+        return user_header(self.name)
+
+
+@pytest.fixture
+def other(agent):
+    """`nobody` where there is one, which has no home; else `user`."""
+    lines = agent.get("/etc/passwd")[2].decode().splitlines()
+    accounts = {line.split(":")[0]: line.split(":") for line in lines}
+    found = accounts.get("nobody") or accounts["user"]
+    return Other(found[0], found[2], found[3], found[5])
+
+
+def test_processes_run_as_the_user(agent, other):
+    done = agent.sh("id -u; id -g; id -G; echo $USER $LOGNAME $HOME", headers=other.header)
     uid, gid, groups, names = done.output["stdout"].decode().splitlines()
-    assert (int(uid), int(gid)) == (NOBODY.pw_uid, NOBODY.pw_gid)
-    assert groups == str(NOBODY.pw_gid)
-    assert names == f"nobody nobody {NOBODY.pw_dir}"
+    assert (uid, gid, groups.split()[0]) == (other.uid, other.gid, other.gid)
+    assert names == f"{other.name} {other.name} {other.home}"
 
 
-def test_rights_can_not_be_taken_back(agent):
-    done = agent.sh("grep -E '^(Uid|Gid|CapEff)' /proc/self/status", headers=user_header("nobody"))
-    lines = done.output["stdout"].decode().split()
-    assert lines[1:5] == [str(NOBODY.pw_uid)] * 4
-    assert int(lines[-1], 16) == 0
+def test_rights_can_not_be_taken_back(agent, other):
+    status = agent.run("cat", "/proc/self/status", headers=other.header).output["stdout"].decode()
+    fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    assert fields["Uid"].split() == [other.uid] * 4
+    assert fields["Gid"].split() == [other.gid] * 4
+    assert int(fields["CapEff"], 16) == 0
 
 
-def test_supplementary_groups(agent):
-    ours = {g for g in agent.sh("id -G", headers=user_header("root")).output["stdout"].split()}
-    assert b"0" in ours
-    # Every Debian has these: `games` is the member of no group but its own.
-    done = agent.sh("id -G", headers=user_header("games"))
-    assert done.output["stdout"].split() == [str(pwd.getpwnam("games").pw_gid).encode()]
+def test_supplementary_groups(agent, other):
+    lines = agent.get("/etc/group")[2].decode().splitlines()
+    for name, header in (("root", user_header("root")), (other.name, other.header)):
+        groups = agent.run("id", "-G", headers=header).output["stdout"].decode().split()
+        listed = [line.split(":") for line in lines]
+        assert set(groups[1:]) == {
+            gid for _, _, gid, members in listed if name in members.split(",") and gid != groups[0]
+        }
 
 
-def test_a_home_that_does_not_exist_is_replaced_by_the_root(agent):
-    assert agent.sh("pwd", headers=user_header("nobody")).output["stdout"] == b"/\n"
-    failed = agent.run("true", cwd="~", headers=user_header("nobody"))
+def test_a_home_that_does_not_exist_is_replaced_by_the_root(agent, other):
+    if other.name != "nobody":
+        agent.sh(f"mv {other.home} {other.home}.away", headers=user_header("root"))
+    try:
+        assert agent.sh("pwd", headers=other.header).output["stdout"] == b"/\n"
+        failed = agent.run("true", cwd="~", headers=other.header)
+        assert failed.error["code"] == "invalid_argument"
+    finally:
+        if other.name != "nobody":
+            agent.sh(f"mv {other.home}.away {other.home}", headers=user_header("root"))
+
+
+@pytest.fixture
+def closed(agent, folder):
+    """A directory that only root may enter."""
+    agent.sh(f"chown 0:0 {folder}; chmod 700 {folder}", headers=user_header("root"))
+    return folder
+
+
+def test_the_directory_is_entered_with_the_rights_of_the_user(agent, closed, other):
+    failed = agent.run("true", cwd=closed, headers=other.header)
     assert failed.error["code"] == "invalid_argument"
-
-
-def test_the_directory_is_entered_with_the_rights_of_the_user(agent, tmp_path):
-    tmp_path.chmod(0o700)
-    failed = agent.run("true", cwd=str(tmp_path), headers=user_header("nobody"))
-    assert failed.error["code"] == "invalid_argument"
-    script = tmp_path / "script"
-    script.write_text("#!/bin/sh\n")
-    script.chmod(0o755)
-    failed = agent.run(str(script), headers=user_header("nobody"))
+    agent.put(f"{closed}/script", b"#!/bin/sh\n", mode="755")
+    failed = agent.run(f"{closed}/script", headers=other.header)
     assert failed.error["code"] == "permission_denied"
 
 
-def test_a_directory_on_path_that_is_closed_to_the_user_hides_nothing(agent, tmp_path):
-    tmp_path.chmod(0o700)
-    path = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
-    failed = agent.run("no-such-command", envs=path, headers=user_header("nobody"))
+def test_a_directory_on_path_that_is_closed_to_the_user_hides_nothing(agent, closed, other):
+    path = {"PATH": f"{closed}:/usr/bin:/bin"}
+    failed = agent.run("no-such-command", envs=path, headers=other.header)
     assert failed.error["code"] == "not_found"
-    assert agent.run("true", envs=path, headers=user_header("nobody")).end["exitCode"] == 0
+    assert agent.run("true", envs=path, headers=other.header).end["exitCode"] == 0
 
 
 def test_default_user(fresh_agent):
@@ -68,11 +100,9 @@ def test_default_user(fresh_agent):
     assert done.output["stdout"] == b"root\n"
 
 
-def test_uploads_belong_to_the_user(agent, tmp_path):
-    path = tmp_path / "new" / "file"
-    target = "/files?" + urlencode({"path": str(path), "username": "nobody"})
-    kind = {"Content-Type": "application/octet-stream"}
-    assert agent.http("POST", target, b"x", kind)[0] == 200
-    for one in (path, path.parent):
-        assert (one.stat().st_uid, one.stat().st_gid) == (NOBODY.pw_uid, NOBODY.pw_gid)
-    assert tmp_path.stat().st_uid == 0
+def test_uploads_belong_to_the_user(agent, closed, other):
+    assert agent.put(f"{closed}/new/file", b"x", username=other.name)[0] == 200
+    script = f"cd {closed}; stat -c '%u %g' . new new/file"
+    done = agent.sh(script, headers=user_header("root"))
+    theirs = f"{other.uid} {other.gid}"
+    assert done.output["stdout"].decode().splitlines() == ["0 0", theirs, theirs]

@@ -5,6 +5,7 @@ from connectrpc.code import Code
 from connectrpc.errors import ConnectError
 
 from wrennd.core.errors import (
+    AlreadyExists,
     CommandNotExecutable,
     CommandNotFound,
     DeadlineExceeded,
@@ -20,7 +21,9 @@ EXPECTED = {
     Code.INVALID_ARGUMENT: InvalidInput,
     Code.UNAUTHENTICATED: InvalidInput,
     Code.FAILED_PRECONDITION: InvalidInput,
+    Code.PERMISSION_DENIED: InvalidInput,
     Code.NOT_FOUND: NotFound,
+    Code.ALREADY_EXISTS: AlreadyExists,
     Code.RESOURCE_EXHAUSTED: NoCapacity,
     Code.DEADLINE_EXCEEDED: DeadlineExceeded,
 }
