@@ -87,7 +87,7 @@ class Entropy(Resource):
 
 @dataclass(frozen=True, kw_only=True)
 class Serial(Resource):
-    serial_out_path: str
+    serial_out_path: str | None = None
     rate_limiter: dict[str, int] | None = None
     path: ClassVar[str] = "/serial"
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 TAIL_BYTES = 16 * 1024
-MAX_BYTES = 4 << 20  # for a VMM that does not bound its console itself (Firecracker)
+MAX_BYTES = 4 << 20  # for a VMM that does not bound its output itself (Firecracker)
 LOOK_EVERY_S = 1.0
 
 
@@ -30,16 +30,19 @@ def tail(path: Path, lines: int) -> list[str]:
         raw = os.pread(fd, TAIL_BYTES, max(0, os.fstat(fd).st_size - TAIL_BYTES))
     finally:
         os.close(fd)
-    text = raw.decode(errors="replace").replace("\r\n", "\n").replace("\r", "\n")
+    # Where a file was emptied under a writer that goes on at its old place, there is a hole.
+    text = (
+        raw.replace(b"\0", b"").decode(errors="replace").replace("\r\n", "\n").replace("\r", "\n")
+    )
     kept = ["".join(c if c.isprintable() else "?" for c in line) for line in text.split("\n")]
     return [line for line in kept if line.strip()][-lines:]
 
 
 @contextmanager
-def bounded(path: Path, pidfd: int) -> Iterator[None]:
-    """Empty `path` whenever it has grown past MAX_BYTES, until the process of `pidfd` ends."""
+def bounded(paths: tuple[Path, ...], pidfd: int) -> Iterator[None]:
+    """Empty what has grown past MAX_BYTES, whenever it has, until the process of `pidfd` ends."""
     stop = os.eventfd(0, os.EFD_CLOEXEC)
-    thread = threading.Thread(target=_watch, args=(path, pidfd, stop), name="console", daemon=True)
+    thread = threading.Thread(target=_watch, args=(paths, pidfd, stop), name="console", daemon=True)
     thread.start()
     try:
         yield
@@ -49,17 +52,19 @@ def bounded(path: Path, pidfd: int) -> Iterator[None]:
         os.close(stop)
 
 
-def _watch(path: Path, pidfd: int, stop: int) -> None:
+def _watch(paths: tuple[Path, ...], pidfd: int, stop: int) -> None:
     while not select.select([pidfd, stop], [], [], LOOK_EVERY_S)[0]:
-        trim(path)
+        for path in paths:
+            trim(path)
 
 
 def trim(path: Path) -> None:
-    """Empty the file if it is larger than MAX_BYTES."""
+    """Empty the file if it takes more than MAX_BYTES."""
     with contextlib.suppress(OSError):
         fd = _open(path, os.O_WRONLY)
         try:
-            if stat.S_ISREG(os.fstat(fd).st_mode) and os.fstat(fd).st_size > MAX_BYTES:
+            found = os.fstat(fd)
+            if stat.S_ISREG(found.st_mode) and found.st_blocks * 512 > MAX_BYTES:
                 os.ftruncate(fd, 0)
         finally:
             os.close(fd)

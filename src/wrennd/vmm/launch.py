@@ -17,6 +17,7 @@ from wrennd.vmm.program import Program, interpreter
 RUN = "/run/vmm"
 API_SOCKET = f"{RUN}/api.sock"
 CONSOLE = f"{RUN}/console.log"
+LOG = f"{RUN}/vmm.log"
 KERNEL = "/boot/vmlinux"
 INITRD = "/boot/initrd.img"
 DISK = "/disk/rootfs.ext4"
@@ -53,25 +54,34 @@ class Cell:
 def launch(program: Program, cell: Cell) -> Iterator[Process]:
     """A running VMM that has not been told anything yet. Killed at the end; its files are left.
 
-    Its stdout and stderr go to `vmm.log` in the run directory, which is its uid's.
+    In the run directory, which is its uid's: `vmm.log`, its own words, and `console.log`, those of
+    the guest. Firecracker's stdout is the console: it would open a file that `PUT /serial` names
+    without O_APPEND, and write on far behind the end once we have emptied it.
     """
     os.chown(cell.run_dir, cell.uid, cell.uid)
-    log = os.open(
-        cell.run_dir / "vmm.log",
+    with _output(cell, "vmm.log") as log, _output(cell, "console.log") as console:
+        child = process.spawn(
+            [interpreter(), "-I", "-S", confine.__file__, json.dumps(describe(program, cell))],
+            stdout=console if program.is_firecracker else log,
+            stderr=log,
+        )
+    with child:
+        yield child
+
+
+@contextmanager
+def _output(cell: Cell, name: str) -> Iterator[int]:
+    """A new file in the run directory that the VMM writes to, open for appending."""
+    fd = os.open(
+        cell.run_dir / name,
         os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW,
         0o600,
     )
     try:
-        os.fchown(log, cell.uid, cell.uid)
-        child = process.spawn(
-            [interpreter(), "-I", "-S", confine.__file__, json.dumps(describe(program, cell))],
-            stdout=log,
-            stderr=log,
-        )
+        os.fchown(fd, cell.uid, cell.uid)
+        yield fd
     finally:
-        os.close(log)
-    with child:
-        yield child
+        os.close(fd)
 
 
 def describe(program: Program, cell: Cell) -> dict[str, object]:
@@ -84,8 +94,9 @@ def describe(program: Program, cell: Cell) -> dict[str, object]:
     ]
     if cell.disk is not None:
         binds.append([os.fspath(cell.disk), DISK, True])
+    log = ["--log-path", LOG] if program.is_firecracker else []
     return {
-        "argv": [*program.argv, "--api-sock", API_SOCKET, "--id", cell.id],
+        "argv": [*program.argv, "--api-sock", API_SOCKET, "--id", cell.id, *log],
         "env": {"PATH": "/usr/bin", "LANG": "C.UTF-8"},
         "uid": cell.uid,
         "netns": None if cell.netns is None else os.fspath(cell.netns),

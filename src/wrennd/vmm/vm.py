@@ -1,6 +1,5 @@
 """One microVM over the Firecracker API: booted by `boot`, gone when its block ends."""
 
-import os
 import select
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -34,12 +33,10 @@ class BootSpec:
     mac: str = ""
     has_disk: bool = True
 
-    def resources(self, *, limit_serial: bool) -> Iterator[api.Resource]:
+    def resources(self, serial: api.Serial) -> Iterator[api.Resource]:
         """The calls that configure the machine, in order."""
         yield api.MachineConfig(vcpu_count=self.vcpus, mem_size_mib=self.mem_mib)
-        yield api.Serial(
-            serial_out_path=launch.CONSOLE, rate_limiter=SERIAL_LIMIT if limit_serial else None
-        )
+        yield serial
         yield api.BootSource(
             kernel_image_path=launch.KERNEL,
             initrd_path=launch.INITRD,
@@ -93,7 +90,6 @@ def boot(program: Program, cell: Cell, spec: BootSpec, timings: Timings) -> Iter
     last words; VmmRefused when a call was answered with an error; DeadlineExceeded.
     """
     with ExitStack() as held:
-        _make_console(cell)
         child = held.enter_context(launch.launch(program, cell))
         client = ApiClient(cell.run_dir / "api.sock")
         held.callback(client.close)
@@ -101,7 +97,7 @@ def boot(program: Program, cell: Cell, spec: BootSpec, timings: Timings) -> Iter
             with timings.phase("vmm_start"):
                 _wait_for_api(child, client, cell, Deadline.after(START_TIMEOUT_S))
             with timings.phase("vmm_configure"):
-                for resource in spec.resources(limit_serial=program.is_firecracker):
+                for resource in spec.resources(serial_of(program)):
                     client.send(resource)
             with timings.phase("vmm_boot"):
                 client.send(api.Action(action_type="InstanceStart"))
@@ -110,8 +106,16 @@ def boot(program: Program, cell: Cell, spec: BootSpec, timings: Timings) -> Iter
                 raise
             raise VmmFailed(describe_end(child, cell.run_dir)) from error
         if program.is_firecracker:
-            held.enter_context(console.bounded(cell.run_dir / "console.log", child.pidfd))
+            files = (cell.run_dir / "console.log", cell.run_dir / "vmm.log")
+            held.enter_context(console.bounded(files, child.pidfd))
         yield Vm(process=child, client=client, run_dir=cell.run_dir)
+
+
+def serial_of(program: Program) -> api.Serial:
+    """Where the console goes: Firecracker's to its stdout, and not faster than SERIAL_LIMIT."""
+    if program.is_firecracker:
+        return api.Serial(rate_limiter=SERIAL_LIMIT)
+    return api.Serial(serial_out_path=launch.CONSOLE)
 
 
 def from_panic_on(lines: list[str]) -> list[str]:
@@ -129,15 +133,6 @@ def describe_end(child: Process, run_dir: Path) -> str:
     how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
     words = "; ".join(console.tail(run_dir / "vmm.log", 3))
     return f"the VMM {how}" + (f" ({words})" if words else "")
-
-
-def _make_console(cell: Cell) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-    fd = os.open(cell.run_dir / "console.log", flags, 0o600)
-    try:
-        os.fchown(fd, cell.uid, cell.uid)
-    finally:
-        os.close(fd)
 
 
 def _wait_for_api(child: Process, client: ApiClient, cell: Cell, deadline: Deadline) -> None:

@@ -1,5 +1,8 @@
+from pathlib import Path
+
 from wrennd.vmm import api
-from wrennd.vmm.vm import BootSpec
+from wrennd.vmm.program import Tier, firecracker, qemu
+from wrennd.vmm.vm import BootSpec, serial_of
 
 
 def test_bodies_hold_firecrackers_names_and_no_nulls():
@@ -18,7 +21,7 @@ def test_bodies_hold_firecrackers_names_and_no_nulls():
 
 def test_boot_is_configured_in_order_with_dirty_tracking_on():
     spec = BootSpec(vcpus=2, mem_mib=256, boot_args="quiet", tap="tap0", mac="02:00:00:00:00:01")
-    sent = list(spec.resources(limit_serial=False))
+    sent = list(spec.resources(api.Serial(serial_out_path="/c")))
     assert [r.path for r in sent] == [
         "/machine-config",
         "/serial",
@@ -33,5 +36,11 @@ def test_boot_is_configured_in_order_with_dirty_tracking_on():
 
 def test_a_guest_without_disk_or_network_gets_neither():
     spec = BootSpec(vcpus=1, mem_mib=128, boot_args="", has_disk=False)
-    paths = [r.path for r in spec.resources(limit_serial=True)]
+    paths = [r.path for r in spec.resources(api.Serial())]
     assert paths == ["/machine-config", "/serial", "/boot-source", "/entropy"]
+
+
+def test_firecrackers_console_is_its_stdout_and_limited():
+    ours, real = serial_of(qemu(Tier.KVM)), serial_of(firecracker(Path("/fc")))
+    assert ours.to_body() == {"serial_out_path": "/run/vmm/console.log"}
+    assert set(real.to_body()) == {"rate_limiter"}

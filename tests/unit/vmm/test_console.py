@@ -22,13 +22,22 @@ def test_trim_empties_only_what_grew_too_large(tmp_path):
     log.write_bytes(b"x" * 100)
     console.trim(log)
     assert log.stat().st_size == 100
-    os.truncate(log, console.MAX_BYTES + 1)
+    log.write_bytes(bytes(console.MAX_BYTES + 4096))
     console.trim(log)
     assert log.stat().st_size == 0
 
 
+def test_what_is_written_behind_a_hole_is_all_there_is(tmp_path):
+    log = tmp_path / "vmm.log"
+    with log.open("wb", buffering=0) as writer:
+        writer.seek(console.MAX_BYTES + 4096)
+        writer.write(b"one\ntwo\n")
+        console.trim(log)
+        assert console.tail(log, 5) == ["one", "two"]
+
+
 def test_bounded_ends_with_its_block_while_the_process_lives(tmp_path):
     pidfd = os.pidfd_open(os.getpid())
-    with console.bounded(tmp_path / "console.log", pidfd):
+    with console.bounded((tmp_path / "console.log",), pidfd):
         pass
     os.close(pidfd)

@@ -38,7 +38,10 @@ def test_firecracker_sees_nothing_of_the_host_but_itself():
         "/boot/initrd.img",
         "/disk/rootfs.ext4",
     }
-    assert said["argv"] == ["/firecracker", "--api-sock", "/run/vmm/api.sock", "--id", "a1"]
+    assert said["argv"] == [
+        *("/firecracker", "--api-sock", "/run/vmm/api.sock", "--id", "a1"),
+        *("--log-path", "/run/vmm/vmm.log"),
+    ]
 
 
 def test_no_path_of_the_host_is_in_the_arguments_of_the_vmm():
