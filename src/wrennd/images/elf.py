@@ -1,4 +1,4 @@
-"""What we need to know of 64-bit little-endian ELF files: their sections and their notes.
+"""What we need to know of 64-bit little-endian ELF files: sections, notes, the interpreter.
 
 Pure: bytes in, values out. Errors: ValueError when the bytes are no such file or are cut short.
 """
@@ -12,7 +12,7 @@ _FILE_HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _PROGRAM_HEADER = struct.Struct("<IIQQQQQQ")
 _SECTION_HEADER = struct.Struct("<IIQQQQIIQQ")
 _NOTE_HEADER = struct.Struct("<III")
-_PT_NOTE = 4
+_PT_INTERP, _PT_NOTE = 3, 4
 _SHT_NOBITS = 8
 
 
@@ -25,12 +25,14 @@ class Note:
 
 def notes(elf: bytes) -> Iterator[Note]:
     """Every note of every note segment."""
-    header = _file_header(elf)
-    offset, size, count = header[5], header[9], header[10]
-    for index in range(count):
-        segment = _unpack(_PROGRAM_HEADER, elf, offset + index * size)
-        if segment[0] == _PT_NOTE:
-            yield from _notes_of(_slice(elf, segment[2], segment[5]))
+    for segment in _segments(elf, _PT_NOTE):
+        yield from _notes_of(segment)
+
+
+def interpreter(elf: bytes) -> str:
+    """The dynamic loader that a program asks for; empty when it is static."""
+    found = next(_segments(elf, _PT_INTERP), b"")
+    return found.rstrip(b"\0").decode("latin-1")
 
 
 def section(elf: bytes, name: str) -> bytes:
@@ -46,6 +48,15 @@ def section(elf: bytes, name: str) -> bytes:
         if strings.startswith(wanted, found[0]) and found[1] != _SHT_NOBITS:
             return _slice(elf, found[4], found[5])
     raise KeyError(name)
+
+
+def _segments(elf: bytes, kind: int) -> Iterator[bytes]:
+    header = _file_header(elf)
+    offset, size, count = header[5], header[9], header[10]
+    for index in range(count):
+        segment = _unpack(_PROGRAM_HEADER, elf, offset + index * size)
+        if segment[0] == kind:
+            yield _slice(elf, segment[2], segment[5])
 
 
 def _file_header(elf: bytes) -> tuple[int, ...]:

@@ -34,3 +34,8 @@ def test_the_tier_decides_the_accelerator_and_the_device():
     assert kvm.argv[-2:] == ("--accel", "kvm")
     assert "/dev/kvm" in kvm.devices
     assert "/dev/kvm" not in emulated.devices
+
+
+def test_versions_before_the_first_that_is_supported_are_too_old():
+    assert [v for v in ("1.16.0", "1.9.2", "0.25.0", "") if not probe.is_too_old(v)] == []
+    assert [v for v in ("1.16.1", "1.17.0-dev", "2.0.0") if probe.is_too_old(v)] == []
