@@ -37,6 +37,7 @@ BETTER_TIER = (
     "needs a machine with hardware virtualization (bare metal, or a cloud machine with nested "
     "virtualization turned on), and for Firecracker its binary: wrenn setup --firecracker FILE"
 )
+FIRST_RUN = "nothing to do: the first wrenn run builds them; wrenn setup does it now"
 SETUP_BYTES = 6 * GIB  # kernel, both images, what building them takes, and one sandbox
 # linux/capability.h: SYS_ADMIN, NET_ADMIN, MKNOD, SETUID, SETGID, CHOWN, KILL, SYS_CHROOT.
 NEEDED_CAPABILITIES = {
@@ -225,19 +226,26 @@ def _network(config: Config) -> Iterator[Check]:
 
 
 def _images(config: Config) -> Iterator[Check]:
-    advice = "nothing to do: the first wrenn run builds them; wrenn setup does it now"
     layout = _layout(config)
     if layout is None:
-        yield Check(name="images", status=Status.NOTE, found="none yet", advice=advice)
+        yield Check(name="images", status=Status.NOTE, found="none yet", advice=FIRST_RUN)
         return
     store = ImageStore(layout)
     try:
         version = store.kernel().version
         names = ", ".join(image.name for image in store.list())
     except Error as error:
-        yield Check(name="images", status=Status.NOTE, found=str(error), advice=advice)
+        yield images_problem(error)
         return
     yield Check(name="images", status=Status.OK, found=f"kernel {version}; images: {names}")
+
+
+def images_problem(error: Error) -> Check:
+    """What is not there yet comes by itself; what is broken only when it is asked for."""
+    if isinstance(error, NotFound):
+        return Check(name="images", status=Status.NOTE, found=str(error), advice=FIRST_RUN)
+    advice = "wrenn setup: it builds again what is broken, and only that"
+    return Check(name="images", status=Status.MISSING, found=str(error), advice=advice)
 
 
 def _vmm(config: Config) -> Iterator[Check]:
@@ -258,7 +266,7 @@ def _vmm(config: Config) -> Iterator[Check]:
             name=f"vmm {verdict.name}",
             status=Status.NOTE,
             found=f"not used: {verdict.why}",
-            advice=BETTER_TIER,
+            advice=_better(program),
         )
     yield Check(
         name="vmm",
@@ -266,6 +274,13 @@ def _vmm(config: Config) -> Iterator[Check]:
         found="none can be used",
         advice="apt-get install qemu-system-x86",
     )
+
+
+def _better(program: Program) -> str:
+    if program.is_firecracker and not program.binary.exists():
+        cpuinfo = Path("/proc/cpuinfo").read_text()
+        return BETTER_TIER if probe.kvm_problem(cpuinfo) else "only its binary is missing here"
+    return BETTER_TIER
 
 
 def _judge(program: Program, layout: Layout | None) -> Verdict:

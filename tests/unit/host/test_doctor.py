@@ -1,3 +1,4 @@
+from wrennd.core.errors import ImageBroken, NotFound
 from wrennd.host import doctor
 
 
@@ -9,3 +10,11 @@ def test_capabilities_that_lack_are_named():
     assert set(doctor.lacking_capabilities("CapEff:\t0\n")) == set(
         doctor.NEEDED_CAPABILITIES.values()
     )
+
+
+def test_broken_images_keep_sandboxes_from_running_and_missing_ones_do_not():
+    missing = doctor.images_problem(NotFound("there is no guest kernel yet"))
+    assert missing.status is doctor.Status.NOTE
+    broken = doctor.images_problem(ImageBroken("the guest kernel is broken"))
+    assert broken.status is doctor.Status.MISSING
+    assert "wrenn setup" in broken.advice
