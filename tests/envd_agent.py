@@ -208,7 +208,8 @@ def adopted(suites) -> dict:
         prefix = suite.__name__.rpartition(".")[2]
         for name, value in vars(suite).items():
             if name.startswith("test_"):
-                if not LOCAL & set(inspect.signature(value).parameters):
+                wanted = set(inspect.signature(value).parameters)
+                if not LOCAL & wanted and wanted & {"agent", "freezable"}:
                     found[f"{prefix}_{name.removeprefix('test_')}"] = value
             elif type(value).__name__ == "FixtureFunctionDefinition":
                 found[name] = value

@@ -56,8 +56,12 @@ class RpcError(Exception):
         return {"code": self.code, "message": self.message}
 
 
+def envelope_head(size: int, flags: int = 0) -> bytes:
+    return bytes((flags,)) + size.to_bytes(4, "big")
+
+
 def envelope(payload: bytes, flags: int = 0) -> bytes:
-    return bytes((flags,)) + len(payload).to_bytes(4, "big") + payload
+    return envelope_head(len(payload), flags) + payload
 
 
 def end_envelope(error: RpcError | None) -> bytes:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
         def closed(self) -> None: ...
 
 
-RECEIVE_BYTES = 64 << 10
+RECEIVE_BYTES = 256 << 10
 MAX_PENDING_INPUT = 256 << 10
 HIGH_WATER = 256 << 10
 LOW_WATER = 64 << 10
@@ -89,9 +89,9 @@ class Exchange:
 
     def reply(self, status: int, headers: Headers, body: bytes = b"") -> None:
         sized = [] if status == 204 else [("Content-Length", str(len(body)))]
-        self._head(status, headers + sized)
-        if body and self.request.method != "HEAD":
-            self._connection.send(body)
+        # In one piece: most replies are small, and each write costs an emulated guest 0.4 ms.
+        shown = b"" if self.request.method == "HEAD" else body
+        self._connection.send(self._head_of(status, headers + sized) + shown)
         self._done()
 
     def reply_json(self, status: int, value: jsontext.Json, headers: Headers | None = None) -> None:
@@ -109,13 +109,16 @@ class Exchange:
         coding = [("Transfer-Encoding", "chunked")] if self._chunked else []
         self._head(status, headers + coding)
 
-    def write(self, data: bytes) -> None:
-        if data:
-            self._connection.send(http.chunk(data) if self._chunked else data)
+    def write(self, *parts: bytes) -> None:
+        """More of the body: the parts one behind the other, joined only once."""
+        if any(parts):
+            self._connection.send(http.chunk(parts) if self._chunked else b"".join(parts))
 
-    def finish(self) -> None:
-        if self._chunked:
-            self._connection.send(http.LAST_CHUNK)
+    def finish(self, *parts: bytes) -> None:
+        """The end of the body, with the last of it."""
+        last = (http.chunk(parts) if self._chunked else b"".join(parts)) if any(parts) else b""
+        if self._chunked or last:
+            self._connection.send(last + http.LAST_CHUNK if self._chunked else last)
         self._done()
 
     def reply_file(
@@ -145,12 +148,15 @@ class Exchange:
         self._connection.forget_others()
 
     def _head(self, status: int, headers: Headers) -> None:
+        self._connection.send(self._head_of(status, headers))
+
+    def _head_of(self, status: int, headers: Headers) -> bytes:
         self.began = True
         if not self.is_complete:
             # What is left of the request would be taken for the next one.
             self.request.keep_alive = False
         closing = [] if self.request.keep_alive else [("Connection", "close")]
-        self._connection.send(http.reply_head(status, headers + CORS + closing))
+        return http.reply_head(status, headers + CORS + closing)
 
     def _done(self) -> None:
         self.finished = True
@@ -228,13 +234,22 @@ class Connection:
             self._loop.soon(self._advance)
 
     def send(self, data: bytes) -> None:
-        """Queue `data` and write what the socket takes. An error closes the connection."""
+        """Write what the socket takes of `data`, and queue the rest. An error closes."""
         if self._fd < 0:
             return
-        was_empty = not self._output
-        self._output += data
-        if was_empty:
-            self._flush()
+        if self._output or self._file is not None:
+            self._output += data
+        else:
+            try:
+                sent = self._socket.send(data)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                self.close()
+                return
+            if sent < len(data):
+                self._output += memoryview(data)[sent:]
+                self._watch()
         self._was_full = self._was_full or len(self._output) >= HIGH_WATER
 
     def send_file(self, fd: int, part: range, done: Callable[[], None]) -> None:

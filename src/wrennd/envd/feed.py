@@ -75,13 +75,13 @@ class Feed:
         self._heartbeat.send(text)
 
     def ended(self, process: Process) -> None:
-        self.output(jsontext.encode({"event": {"end": process.end}}).encode())
+        last = jsontext.encode({"event": {"end": process.end}}).encode()
         self._heartbeat.stop()
         if process.timed_out:
             text = f"process {process.pid} ran longer than {process.limit_s:g} s and was killed"
-            self._stream.end(RpcError("deadline_exceeded", text))
+            self._stream.end(RpcError("deadline_exceeded", text), last)
         else:
-            self._stream.end()
+            self._stream.end(last=last)
 
     def failed(self, error: RpcError) -> None:
         self._heartbeat.stop()

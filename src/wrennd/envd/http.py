@@ -94,6 +94,8 @@ class RequestParser:
 
     def __init__(self) -> None:
         self._buffer = bytearray()
+        # Body bytes that came while nothing was buffered: handed on as they are, not copied.
+        self._direct = b""
         self._step: Callable[[], Request | bytes | EndOfMessage | None] = self._head
         self._left = 0
         self._scanned = 0
@@ -102,7 +104,7 @@ class RequestParser:
     @property
     def buffered(self) -> int:
         """Bytes that were fed and not yet handed on."""
-        return len(self._buffer)
+        return len(self._buffer) + len(self._direct)
 
     @property
     def is_idle(self) -> bool:
@@ -114,6 +116,9 @@ class RequestParser:
         return self._step == self._head
 
     def feed(self, data: bytes) -> None:
+        if self._left and not self._buffer and not self._direct:
+            self._direct = data[: self._left]
+            data = data[self._left :]
         self._buffer += data
 
     def next_event(self) -> Request | bytes | EndOfMessage | None:
@@ -174,8 +179,11 @@ class RequestParser:
         return END
 
     def _take(self) -> bytes:
-        data = bytes(self._buffer[: self._left])
-        del self._buffer[: len(data)]
+        data, self._direct = self._direct, b""
+        if not data:
+            with memoryview(self._buffer) as view:
+                data = bytes(view[: self._left])
+            del self._buffer[: len(data)]
         self._left -= len(data)
         return data
 
@@ -308,5 +316,7 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 LAST_CHUNK = b"0\r\n\r\n"
 
 
-def chunk(data: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(data), data)
+def chunk(parts: tuple[bytes, ...]) -> bytes:
+    """The parts as one chunk."""
+    size = sum([len(part) for part in parts])
+    return b"".join((b"%x\r\n" % size, *parts, b"\r\n"))

@@ -99,13 +99,14 @@ class Stream:
     def send(self, text: bytes) -> None:
         """One message, as encoded JSON."""
         self._begin()
-        self._exchange.write(connect.envelope(text))
+        self._exchange.write(connect.envelope_head(len(text)), text)
 
-    def end(self, error: RpcError | None = None) -> None:
+    def end(self, error: RpcError | None = None, last: bytes = b"") -> None:
+        """`last` is one more message, that goes out with the end."""
         if not self._exchange.finished:
             self._begin()
-            self._exchange.write(connect.end_envelope(error))
-            self._exchange.finish()
+            message = connect.envelope(last) if last else b""
+            self._exchange.finish(message, connect.end_envelope(error))
 
     def _begin(self) -> None:
         if not self._exchange.began:

@@ -48,6 +48,8 @@ RAW = "application/octet-stream"
 FORM = "multipart/form-data"
 FORM_FIELD = "file"
 GATHER_BYTES = 64 << 10
+# Of a file that is larger than that, pieces from here on are not worth a copy.
+PIECE_BYTES = 8 << 10
 # What a client may still send in vain before it is interrupted.
 MAX_UNWANTED_BYTES = 64 << 20
 
@@ -116,6 +118,7 @@ class File:
         self._path = path
         self._fd = fd
         self._gathered = bytearray()
+        self._is_large = False
 
     def note(self, metadata: dict[str, str], mode: int | None) -> None:
         """Before the first byte is there."""
@@ -127,7 +130,8 @@ class File:
             raise files.file_error(error, self._path) from None
 
     def feed(self, data: bytes) -> None:
-        if not self._gathered and len(data) >= GATHER_BYTES:
+        if not self._gathered and len(data) >= (PIECE_BYTES if self._is_large else GATHER_BYTES):
+            self._is_large = True
             files.write(self._fd, data, self._path)
             return
         self._gathered += data
@@ -145,6 +149,7 @@ class File:
 
     def _flush(self) -> None:
         gathered, self._gathered = self._gathered, bytearray()
+        self._is_large = len(gathered) >= GATHER_BYTES
         files.write(self._fd, gathered, self._path)
 
 

@@ -1,7 +1,7 @@
 """Accounts of the guest, read from /etc/passwd and /etc/group.
 
-Read by ourselves, each time: the interpreter's own libc would look for the guest's name service
-modules, which belong to another libc, and users are added while envd runs.
+Read by ourselves, and again when they have changed: the interpreter's own libc would look for the
+guest's name service modules, which belong to another libc, and users are added while envd runs.
 """
 
 from __future__ import annotations
@@ -51,12 +51,33 @@ def parse_groups(text: str, account: Account) -> list[int]:
     return groups
 
 
+class _File:
+    """The text of a file, read again when it has changed: each reading costs every command 1 ms."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._known: tuple[int, ...] = ()
+        self._text = ""
+
+    def read(self) -> str:
+        """Empty when there is no such file."""
+        try:
+            found = os.stat(self._path)
+            known = (found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino)
+            if known != self._known:
+                with open(self._path, encoding="utf-8", errors="surrogateescape") as file:
+                    self._text = file.read()
+                self._known = known
+        except FileNotFoundError:
+            self._known, self._text = (), ""
+        return self._text
+
+
+_files: dict[str, _File] = {}
+
+
 def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            return file.read()
-    except FileNotFoundError:
-        return ""
+    return _files.setdefault(path, _File(path)).read()
 
 
 def groups_of(account: Account) -> list[int]:

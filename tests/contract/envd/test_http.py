@@ -53,6 +53,14 @@ def test_what_is_not_implemented_says_so(agent):
     assert stream.error["code"] == "unimplemented"
 
 
+def test_a_reply_to_head_has_no_body(agent):
+    with agent.socket() as sock:
+        sock.sendall(b"HEAD /health HTTP/1.1\r\nConnection: close\r\n\r\n")
+        head, _, body = replies(sock).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 405 ")
+    assert body == b""
+
+
 def test_preflight(agent):
     status, headers, _ = agent.http("OPTIONS", "/process.Process/Start")
     assert status == 204

@@ -5,7 +5,9 @@ import gzip
 import hashlib
 import json
 import os
+import random
 import select
+import socket
 import subprocess
 import sys
 import time
@@ -187,6 +189,49 @@ def test_a_watch_that_nobody_reads_costs_little(fresh_agent, tmp_path):
         assert found[1]["error"]["code"] == "data_loss"
 
 
+REQUESTS = (
+    b"POST /process.Process/Start HTTP/1.1\r\nContent-Type: application/connect+json\r\n"
+    b'Content-Length: 29\r\n\r\n\0\0\0\0\x18{"process":{"cmd":"true"}}',
+    b"POST /filesystem.Filesystem/ListDir HTTP/1.1\r\nContent-Type: application/json\r\n"
+    b'Transfer-Encoding: chunked\r\n\r\n10\r\n{"path":"/proc"}\r\n0\r\n\r\n',
+    b"POST /files?path=DIR/f HTTP/1.1\r\nContent-Type: multipart/form-data; boundary=X\r\n"
+    b'Content-Length: 66\r\n\r\n--X\r\nContent-Disposition: form-data; name="file"\r\n\r\nabc'
+    b"\r\n--X--\r\n",
+    b"GET /files?path=/etc/passwd HTTP/1.1\r\nRange: bytes=1-5\r\nAccept-Encoding: gzip\r\n\r\n",
+    b"POST /files/compose HTTP/1.1\r\nContent-Length: 50\r\n\r\n"
+    b'{"source_paths":["DIR/f"],"destination":"DIR/g"}  ',
+    b"POST /filesystem.Filesystem/WatchDir HTTP/1.1\r\nContent-Type: application/connect+json\r\n"
+    b'Content-Length: 21\r\n\r\n\0\0\0\0\x10{"path":"/proc"}',
+)
+
+
+def test_damaged_requests_never_end_the_agent(fresh_agent, tmp_path):
+    """Bytes changed, dropped and doubled, the same ones in each run."""
+    chance = random.Random(1)
+    for number in range(600):
+        request = bytearray(REQUESTS[number % len(REQUESTS)])
+        request = bytearray(bytes(request).replace(b"DIR", os.fsencode(tmp_path)))
+        for _ in range(chance.randrange(4)):
+            at = chance.randrange(len(request))
+            match chance.randrange(3):
+                case 0:
+                    request[at] = chance.randrange(256)
+                case 1:
+                    del request[at : at + chance.randrange(1, 20)]
+                case _:
+                    request[at:at] = request[at : at + chance.randrange(1, 20)]
+        with fresh_agent.socket() as sock:
+            sock.sendall(request)
+            sock.shutdown(socket.SHUT_WR)
+            if chance.randrange(2):
+                sock.settimeout(0.01)
+                with contextlib.suppress(OSError):
+                    sock.recv(65536)
+        if number % 50 == 0:
+            assert fresh_agent.is_alive()
+    assert fresh_agent.sh("echo hi").output["stdout"] == b"hi\n"
+
+
 def test_pipelined_requests_behind_a_running_one_wait(fresh_agent):
     before = fresh_agent.rss_kib()
     message = b'{"process":{"cmd":"sleep","args":["60"]}}'
@@ -257,8 +302,6 @@ def test_a_taken_port_is_explained(agent):
 
 
 def test_a_listening_socket_may_be_passed():
-    import socket
-
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         with running("--listen-fd", str(sock.fileno())) as agent:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from envd_agent import user_header
+from envd_agent import PROGRAM, running, user_header
 
 pytestmark = pytest.mark.root
 
@@ -106,3 +106,10 @@ def test_uploads_belong_to_the_user(agent, closed, other):
     done = agent.sh(script, headers=user_header("root"))
     theirs = f"{other.uid} {other.gid}"
     assert done.output["stdout"].decode().splitlines() == ["0 0", theirs, theirs]
+
+
+def test_an_agent_that_goes_first_gives_commands_their_usual_place():
+    with running(program=f"import os; os.nice(-5); {PROGRAM}") as agent:
+        for name in ("root", "nobody"):
+            done = agent.run("cat", "/proc/self/stat", headers=user_header(name))
+            assert done.output["stdout"].split()[18] == b"0"

@@ -178,4 +178,4 @@ def test_percent_decode_undoes_encoding(text):
 def test_replies():
     assert http.reply_head(204, []) == b"HTTP/1.1 204 No Content\r\n\r\n"
     assert http.reply_head(599, [("A", "b")]) == b"HTTP/1.1 599 Unknown\r\nA: b\r\n\r\n"
-    assert http.chunk(b"x" * 17) == b"11\r\n" + b"x" * 17 + b"\r\n"
+    assert http.chunk((b"x" * 16, b"y")) == b"11\r\n" + b"x" * 16 + b"y\r\n"

@@ -45,3 +45,16 @@ def test_unknown_users_are_refused():
 
 def test_there_is_always_a_default():
     assert users.default().name
+
+
+def test_a_file_is_read_again_when_it_has_changed(tmp_path):
+    path = tmp_path / "group"
+    file = users._File(str(path))
+    assert file.read() == ""
+    path.write_text("a")
+    assert file.read() == file.read() == "a"
+    (tmp_path / "new").write_text("b")
+    (tmp_path / "new").rename(path)
+    assert file.read() == "b"
+    path.unlink()
+    assert file.read() == ""
