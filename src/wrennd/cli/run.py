@@ -7,16 +7,17 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from wrennd.cli import envfile, standalone
+from wrennd.cli import envfile, standalone, terminal
 from wrennd.cli import run_options as options
 from wrennd.cli.options import DataDir, Json, configured
 from wrennd.cli.progress import Progress
+from wrennd.core.config import terminal_type
 from wrennd.core.errors import CommandNotExecutable, CommandNotFound, Error, InvalidInput
 from wrennd.core.ids import new_sandbox_id
 from wrennd.core.model import Command, SandboxSpec
@@ -58,18 +59,22 @@ def run(  # noqa: PLR0913 - one parameter for each option is how Typer declares 
     timeout: options.Timeout = 0.0,
     dns: options.Dns = None,
     interactive: options.Interactive = False,
+    as_terminal: options.AsTerminal = False,
     as_json: Json = False,
     show_timings: options.ShowTimings = False,
     data_dir: DataDir = None,
 ) -> int:
     config = configured(data_dir)
     copies = [Copy.parse(text) for text in copy or ()]
+    if as_terminal and as_json:
+        raise InvalidInput("-t and --json exclude each other", hint="a terminal's output is shown")
     wanted = Command(
         argv=tuple(command),
-        env=envfile.merged(env_file, env or []),
+        env=_environment(as_terminal) | envfile.merged(env_file, env or []),
         cwd=cwd,
         user=user,
-        has_stdin=interactive,
+        has_stdin=interactive or as_terminal,
+        terminal=terminal.size() if as_terminal else None,
     )
     spec = SandboxSpec(
         id=new_sandbox_id(),
@@ -95,6 +100,11 @@ def run(  # noqa: PLR0913 - one parameter for each option is how Typer declares 
             _print_timings(timings)
     printer.finish(code, spec.id, timings)
     return code
+
+
+def _environment(as_terminal: bool) -> dict[str, str]:
+    """What a command with a terminal must know of it."""
+    return {"TERM": terminal_type(), "LANG": "C.UTF-8"} if as_terminal else {}
 
 
 class TimedOut(BaseException):
@@ -131,7 +141,11 @@ def _in_sandbox(
         for item in copies:
             sandbox.upload(item.source, item.destination, user=wanted.user)
     try:
-        with timings.phase("command"), sandbox.start(wanted) as running:
+        with (
+            timings.phase("command"),
+            sandbox.start(wanted) as running,
+            terminal.lent(running) if wanted.terminal else nullcontext(),
+        ):
             return _follow(running, wanted.has_stdin, printer)
     except CommandNotFound as error:
         print(f"wrenn: {error}", file=sys.stderr)

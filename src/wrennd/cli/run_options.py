@@ -30,6 +30,7 @@ Timeout = Annotated[
 ]
 Dns = Annotated[list[str] | None, Option(metavar="IP", help="Resolver to use (repeatable).")]
 Interactive = Annotated[bool, Option("-i", "--interactive", help="Pass our stdin to the command.")]
+AsTerminal = Annotated[bool, Option("-t", "--tty", help="Give the command a terminal: ours.")]
 ShowTimings = Annotated[
     bool, Option("--timings", help="Print how long each phase took, on stderr.")
 ]

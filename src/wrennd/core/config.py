@@ -64,6 +64,11 @@ def _choice(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise InvalidInput(f"{name} is {value!r}", hint=f"choose one of {', '.join(choices)}")
 
 
+def terminal_type() -> str:
+    """What kind of terminal we are in, for a command that gets one of its own."""
+    return os.environ.get("TERM") or "xterm-256color"
+
+
 def host_environment() -> dict[str, str]:
     """The environment that package tools (apt, mmdebstrap) need: proxies and CA settings pass."""
     return dict(os.environ)

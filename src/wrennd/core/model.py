@@ -10,6 +10,7 @@ MAX_VCPUS = 32  # Firecracker's bound (machine-config)
 # Below this the kernel, its initrd and the guest agent don't fit: measured, see docs/vmm.md.
 MIN_MEM_MIB = 128
 MAX_MEM_MIB = 1 << 20
+MAX_TERMINAL = 0xFFFF  # struct winsize
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -39,14 +40,30 @@ class SandboxSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TerminalSize:
+    """A terminal's size in characters."""
+
+    cols: int
+    rows: int
+
+    def __post_init__(self) -> None:
+        if not (0 < self.cols <= MAX_TERMINAL and 0 < self.rows <= MAX_TERMINAL):
+            raise InvalidInput(f"a terminal can't have {self.cols} columns and {self.rows} rows")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Command:
-    """A command to run in a sandbox. `cwd` empty means: the user's home directory."""
+    """A command to run in a sandbox. `cwd` empty means: the user's home directory.
+
+    terminal: give it a terminal of that size instead of pipes; its output then is one stream.
+    """
 
     argv: tuple[str, ...]
     env: dict[str, str] = field(default_factory=dict)
     cwd: str = ""
     user: str = "user"
     has_stdin: bool = False
+    terminal: TerminalSize | None = None
 
     def __post_init__(self) -> None:
         if not self.argv or not self.argv[0]:

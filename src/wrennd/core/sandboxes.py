@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from wrennd.core.model import Command, SandboxSpec
+from wrennd.core.model import Command, SandboxSpec, TerminalSize
 from wrennd.core.timings import Timings
 
 
 @dataclass(frozen=True)
 class Output:
-    """A piece of what the command wrote, split anywhere."""
+    """A piece of what the command wrote, split anywhere. A terminal's output is all stdout."""
 
     stream: Literal["stdout", "stderr"]
     data: bytes
@@ -43,6 +43,9 @@ class Running(Protocol):
         """False when the command takes no more."""
 
     def close_stdin(self) -> None: ...
+
+    def resize(self, size: TerminalSize) -> None:
+        """Tell a command with a terminal that this has another size now."""
 
 
 class Sandbox(Protocol):

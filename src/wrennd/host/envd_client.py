@@ -22,7 +22,7 @@ from wrennd.core.errors import (
     GuestFailed,
     NotFound,
 )
-from wrennd.core.model import Command
+from wrennd.core.model import Command, TerminalSize
 from wrennd.core.sandboxes import Exit, Output
 from wrennd.host import envd_wire
 from wrennd.host.envd_files import GuestFiles
@@ -135,7 +135,7 @@ class EnvdClient:
         except BaseException:
             call.cancel()
             raise
-        started = Started(self, call, events, pid)
+        started = Started(self, call, events, pid, has_terminal=command.terminal is not None)
         try:
             yield started
         finally:
@@ -219,9 +219,16 @@ class Started:
     """A command that runs in the guest. Only `events` belongs to one thread."""
 
     def __init__(
-        self, client: EnvdClient, call: "Call", events: Iterator["Event"], pid: int
+        self,
+        client: EnvdClient,
+        call: "Call",
+        events: Iterator["Event"],
+        pid: int,
+        *,
+        has_terminal: bool,
     ) -> None:
         self.pid = pid
+        self._has_terminal = has_terminal
         self._client = client
         self._calls = {call}
         self._events = events
@@ -253,7 +260,9 @@ class Started:
         for at in range(0, len(data), INPUT_BYTES):
             with self._calling() as call:
                 try:
-                    call.send_input(self.pid, data[at : at + INPUT_BYTES])
+                    call.send_input(
+                        self.pid, data[at : at + INPUT_BYTES], is_terminal=self._has_terminal
+                    )
                 except (NotFound, GuestFailed):
                     self._check_open()
                     return False
@@ -264,6 +273,14 @@ class Started:
         with self._calling(CALL_S) as call:
             try:
                 call.close_stdin(self.pid)
+            except NotFound:
+                return
+
+    def resize(self, size: TerminalSize) -> None:
+        """Give the command's terminal another size. Nothing happens when it has ended."""
+        with self._calling(CALL_S) as call:
+            try:
+                call.resize(self.pid, size)
             except NotFound:
                 return
 

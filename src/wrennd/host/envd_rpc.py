@@ -30,10 +30,11 @@ from wrennd.core.errors import (
     NoCapacity,
     NotFound,
 )
-from wrennd.core.model import Command
+from wrennd.core.model import Command, TerminalSize
 from wrennd.core.sandboxes import Exit, Output
 from wrennd.gen.envd.process_connect import ProcessClientSync
 from wrennd.gen.envd.process_pb import (
+    PTY,
     CloseStdinRequest,
     ProcessConfig,
     ProcessEvent,
@@ -44,6 +45,7 @@ from wrennd.gen.envd.process_pb import (
     Signal,
     StartRequest,
     StartResponse,
+    UpdateRequest,
 )
 from wrennd.host.envd_wire import READ_BYTES, Peer, Wire, broken_reply, dial, exchange
 
@@ -116,6 +118,10 @@ def _by_pid(pid: int) -> ProcessSelector:
     return ProcessSelector(selector=selector)
 
 
+def _pty(size: TerminalSize) -> PTY:
+    return PTY(size=PTY.Size(cols=size.cols, rows=size.rows))
+
+
 @dataclass(frozen=True)
 class Began:
     """The command runs; its events follow."""
@@ -147,7 +153,7 @@ def _event(response: StartResponse) -> Event | None:
         case ProcessEvent.StartEvent(pid=pid):
             return Began(pid)
         case ProcessEvent.DataEvent(output=output) if output is not None:
-            return None if output.field == "pty" else Output(output.field, output.value)
+            return Output("stdout" if output.field == "pty" else output.field, output.value)
         case ProcessEvent.EndEvent() as end:
             return Exit(SIGNALLED + end.signal if end.signal else end.exit_code)
     return None
@@ -179,6 +185,7 @@ class Call:
                 envs=dict(command.env),
                 cwd=command.cwd or None,
             ),
+            pty=None if command.terminal is None else _pty(command.terminal),
             stdin=command.has_stdin,
         )
         headers = {"keepalive-ping-interval": str(KEEPALIVE_S)}
@@ -191,10 +198,14 @@ class Call:
             headers["connect-timeout-ms"] = str(max(1, round(limit_s * 1000)))
         return _events(self._process.start(request, headers=headers))
 
-    def send_input(self, pid: int, data: bytes) -> None:
-        """Returns when the command's pipe has taken it all. Errors: NotFound, GuestFailed."""
-        stdin: Oneof[Literal["stdin"], bytes] = Oneof("stdin", data)
-        given = ProcessInput(input=stdin)
+    def send_input(self, pid: int, data: bytes, *, is_terminal: bool = False) -> None:
+        """Returns when the command's pipe, or its terminal, has taken it all.
+
+        Errors: NotFound, GuestFailed.
+        """
+        to_pipe: Oneof[Literal["stdin"], bytes] = Oneof("stdin", data)
+        to_terminal: Oneof[Literal["pty"], bytes] = Oneof("pty", data)
+        given = ProcessInput(input=to_terminal if is_terminal else to_pipe)
         with translated():
             self._process.send_input(SendInputRequest(process=_by_pid(pid), input=given))
 
@@ -202,6 +213,11 @@ class Call:
         """Errors: NotFound when the command has ended."""
         with translated():
             self._process.close_stdin(CloseStdinRequest(process=_by_pid(pid)))
+
+    def resize(self, pid: int, size: TerminalSize) -> None:
+        """Errors: NotFound when the command has ended."""
+        with translated():
+            self._process.update(UpdateRequest(process=_by_pid(pid), pty=_pty(size)))
 
     def send_signal(self, pid: int, *, kill: bool) -> None:
         """SIGKILL or SIGTERM to the process group. Errors: NotFound when it has ended."""

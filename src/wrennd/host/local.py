@@ -11,7 +11,7 @@ from pathlib import Path
 from wrennd.core.config import Config
 from wrennd.core.deadline import Deadline
 from wrennd.core.errors import HostUnsuitable, VmmFailed
-from wrennd.core.model import Command, SandboxSpec
+from wrennd.core.model import Command, SandboxSpec, TerminalSize
 from wrennd.core.sandboxes import Exit, Output, Running
 from wrennd.core.timings import Timings
 from wrennd.host import capacity, setup, upload
@@ -146,6 +146,9 @@ class LocalRunning:
 
     def close_stdin(self) -> None:
         self._started.close_stdin()
+
+    def resize(self, size: TerminalSize) -> None:
+        self._started.resize(size)
 
 
 def require_root() -> None:

@@ -1,0 +1,121 @@
+"""`wrenn run -t`, driven through a terminal of the test's own as a person would."""
+
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import termios
+import time
+
+import pytest
+
+from wrenn_command import WRENN, environment, wrenn
+
+PATIENCE_S = 90
+# Says that it runs, which is when the terminal's signals are its own; the quotes tell the words
+# that are printed from those that are typed.
+SLEEP = "sh -c 'echo run_''ning; exec sleep 1000'\n"
+
+
+class Screen:
+    """The far end of a terminal in which `wrenn` runs: what a person sees and types."""
+
+    def __init__(self, data_dir, *command, rows=24, cols=80):
+        self.master, self.slave = pty.openpty()
+        self.resize(rows, cols)
+        self.before = termios.tcgetattr(self.slave)
+        self.child = subprocess.Popen(
+            # Executes `wrenn` in its own place: its pid is the child's.
+            ["setsid", "--ctty", WRENN, "run", "--template", "busybox", "-t", *command],
+            stdin=self.slave,
+            stdout=self.slave,
+            stderr=self.slave,
+            env=environment(data_dir, TERM="vt100"),
+        )
+        self.seen = ""
+
+    def resize(self, rows, cols):
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))
+
+    def type(self, text):
+        os.write(self.master, text.encode())
+
+    def wait_for(self, pattern):
+        """The match, once the screen shows it; what came before is forgotten."""
+        until = time.monotonic() + PATIENCE_S
+        while not (found := re.search(pattern, self.seen)):
+            ready = select.select([self.master], [], [], max(0, until - time.monotonic()))[0]
+            assert ready, f"{pattern!r} never came; seen: {self.seen!r}"
+            self.seen += os.read(self.master, 65536).decode(errors="replace")
+        self.seen = self.seen[found.end() :]
+        return found
+
+    def close(self):
+        self.child.kill()
+        self.child.wait()
+        os.close(self.master)
+        os.close(self.slave)
+
+
+@pytest.fixture
+def open_screen(data_dir):
+    opened = []
+
+    def call(*command, **size):
+        opened.append(Screen(data_dir, *command, **size))
+        return opened[-1]
+
+    yield call
+    for screen in opened:
+        screen.close()
+
+
+def test_a_shell_with_size_colours_job_control_and_its_own_end(open_screen):
+    screen = open_screen("--", "sh", rows=33, cols=101)
+    screen.wait_for(r"\$ ")
+    screen.type("stty size; tty; echo $TERM; printf '\\033[31mred\\033[0m\\n'\n")
+    screen.wait_for(r"33 101\r\n/dev/pts/\d+\r\nvt100\r\n\x1b\[31mred\x1b\[0m\r\n")
+    assert termios.tcgetattr(screen.slave)[3] & (termios.ICANON | termios.ECHO | termios.ISIG) == 0
+
+    screen.type(SLEEP)
+    screen.wait_for("run_ning\r\n")
+    screen.type("\x03")  # Ctrl-C is the command's, not ours
+    screen.wait_for(r"\$ ")
+    screen.type("echo code=$?\n")
+    screen.wait_for("code=130\r\n")
+
+    screen.type(SLEEP)
+    screen.wait_for("run_ning\r\n")
+    screen.type("\x1a")  # Ctrl-Z
+    screen.wait_for("Stopped")
+    screen.type("kill -9 %1; wait %1; exit 42\n")
+    assert screen.child.wait(60) == 42
+    assert termios.tcgetattr(screen.slave) == screen.before
+
+
+def test_a_changed_size_reaches_the_command(open_screen):
+    script = "trap 'stty size; exit 0' WINCH; echo ready; while :; do sleep 0.1; done"
+    screen = open_screen("--", "sh", "-c", script)
+    screen.wait_for("ready\r\n")
+    screen.resize(50, 132)
+    screen.wait_for("50 132\r\n")
+    assert screen.child.wait(60) == 0
+
+
+def test_the_terminal_is_restored_when_we_are_told_to_end(open_screen):
+    screen = open_screen("--", "sh", "-c", "echo ready; sleep 1000")
+    screen.wait_for("ready\r\n")
+    screen.child.send_signal(signal.SIGTERM)
+    assert screen.child.wait(60) == 143
+    assert termios.tcgetattr(screen.slave) == screen.before
+
+
+def test_without_a_terminal_it_is_refused(data_dir):
+    done = wrenn(data_dir, "run", "-t", "--", "true")
+    assert done.returncode == 125
+    assert "-t needs a terminal" in done.stderr
+    assert "hint: use -i" in done.stderr
