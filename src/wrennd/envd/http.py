@@ -116,10 +116,12 @@ class RequestParser:
         return self._step == self._head
 
     def feed(self, data: bytes) -> None:
+        start = 0
         if self._left and not self._buffer and not self._direct:
             self._direct = data[: self._left]
-            data = data[self._left :]
-        self._buffer += data
+            start = len(self._direct)
+        if start < len(data):
+            self._buffer += memoryview(data)[start:]
 
     def next_event(self) -> Request | bytes | EndOfMessage | None:
         """Errors: ParseError."""
