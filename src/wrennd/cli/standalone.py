@@ -44,6 +44,24 @@ def images(config: Config) -> list[dict[str, Any]]:
     return images(config)
 
 
+def build_image(config: Config, file: Path, name: str, *, force: bool, report: Report) -> None:
+    from wrennd.host.administer import build_image
+
+    build_image(config, file, name, force=force, report=report)
+
+
+def import_image(config: Config, name: str, source: Path, disk_mib: int, report: Report) -> None:
+    from wrennd.host.administer import import_image
+
+    import_image(config, name, source, disk_mib, report)
+
+
+def remove_image(config: Config, name: str, report: Report) -> None:
+    from wrennd.host.administer import remove_image
+
+    remove_image(config, name, report)
+
+
 def doctor(config: Config) -> list[Check]:
     from wrennd.host.doctor import examine
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from wrennd.core.config import Config
-from wrennd.host import firecracker
+from wrennd.core.errors import NotFound
+from wrennd.host import firecracker, own_images
 from wrennd.host import setup as builder
 from wrennd.host.local import probe_guest, require_root
 from wrennd.storage.images import ImageStore
@@ -36,3 +37,26 @@ def images(config: Config) -> list[dict[str, Any]]:
     require_root()
     layout = Layout.find(config.data_dir)
     return [] if layout is None else [image.to_json() for image in ImageStore(layout).list()]
+
+
+def build_image(config: Config, file: Path, name: str, *, force: bool, report: Report) -> None:
+    """Build the image of a recipe file, under `name`."""
+    require_root()
+    layout = Layout.prepare(config.data_dir)
+    own_images.build(layout, file, name, force=force, report=report)
+
+
+def import_image(config: Config, name: str, source: Path, disk_mib: int, report: Report) -> None:
+    """Make an image of a root filesystem, a directory or a tar of it."""
+    require_root()
+    layout = Layout.prepare(config.data_dir)
+    own_images.take(layout, name, source, disk_mib, report=report)
+
+
+def remove_image(config: Config, name: str, report: Report) -> None:
+    """Remove an image by its name. Errors: NotFound."""
+    require_root()
+    layout = Layout.find(config.data_dir)
+    if layout is None:
+        raise NotFound(f"there is no image named {name!r}: {config.data_dir} holds none")
+    own_images.remove(layout, name, report)

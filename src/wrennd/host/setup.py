@@ -19,7 +19,7 @@ from pathlib import Path
 from wrennd.core.errors import DeadlineExceeded, HostUnsuitable, ImageBroken, NoCapacity, NotFound
 from wrennd.core.sizes import MIB, format_bytes
 from wrennd.host.record import Record
-from wrennd.images import agent, busybox, debian, ext4, kernel, origin, recipe, runtime
+from wrennd.images import agent, busybox, debian, ext4, intake, kernel, origin, recipe, runtime
 from wrennd.images.apt import Apt
 from wrennd.images.inject import Payload, inject
 from wrennd.images.recipe import Builder, ImageRecipe
@@ -42,7 +42,12 @@ TOOLS = {
     "unshare": "util-linux",
 }
 # At most in use while it is made, downloads and scratch included; measured, then rounded up.
-_NEEDED_BYTES = {"kernel": 320 * MIB, Builder.DEBIAN: 1000 * MIB, Builder.BUSYBOX: 200 * MIB}
+_NEEDED_BYTES = {
+    "kernel": 320 * MIB,
+    Builder.DEBIAN: 1000 * MIB,
+    Builder.BUSYBOX: 200 * MIB,
+    "import": 200 * MIB,
+}
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _ALMOST_FULL_BYTES = 8 * MIB
 
@@ -86,7 +91,7 @@ def _is_kernel_current(store: ImageStore) -> bool:
 
 
 def _is_image_current(store: ImageStore, name: str) -> bool:
-    return _is_current(lambda: store.find(name), origin.of_image(name))
+    return _is_current(lambda: store.find(name), origin.of_image(recipe.image(name)))
 
 
 def _is_current(find: Callable[[], Image | Kernel], made_from: str) -> bool:
@@ -100,14 +105,21 @@ def _is_current(find: Callable[[], Image | Kernel], made_from: str) -> bool:
 def _build(
     layout: Layout, images: Sequence[ImageRecipe], *, force: bool = False, report: Report
 ) -> None:
-    _check_host(images)
-    with _alone(layout, report), ExitStack() as held:
+    check_host(images)
+    with workshop(layout, force=force, report=report) as shop:
+        shop.build(images)
+
+
+@contextmanager
+def workshop(layout: Layout, *, force: bool = False, report: Report) -> Iterator["Workshop"]:
+    """The setup lock held, and a place to work in that is empty before and gone after."""
+    with alone(layout, report), ExitStack() as held:
         _remove_leftovers(layout)
-        _prune(layout)
+        prune(layout)
         held.callback(_remove_leftovers, layout)
         work = layout.cache / "work.tmp"
         work.mkdir(mode=0o755)
-        Workshop(layout, work, force=force, report=report).build(images)
+        yield Workshop(layout, work, force=force, report=report)
 
 
 def _remove_leftovers(layout: Layout) -> None:
@@ -117,7 +129,7 @@ def _remove_leftovers(layout: Layout) -> None:
         shutil.rmtree(path)
 
 
-def _prune(layout: Layout) -> None:
+def prune(layout: Layout) -> None:
     """Remove images and kernels that earlier setups replaced, unless a sandbox is made of them.
 
     Done before building, not after: whoever looked an image up a moment ago finds its files.
@@ -135,7 +147,8 @@ def _prune(layout: Layout) -> None:
 
 
 @contextmanager
-def _alone(layout: Layout, report: Report) -> Iterator[None]:
+def alone(layout: Layout, report: Report) -> Iterator[None]:
+    """Hold the setup lock."""
     fd = os.open(layout.setup_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     is_free = try_lock(fd)
     os.close(fd)
@@ -164,8 +177,16 @@ class Workshop:
             self._make("kernel", _NEEDED_BYTES["kernel"], self._make_kernel)
         for image in images:
             if self._is_wanted(image.name, partial(_is_image_current, self._store, image.name)):
-                needed = _NEEDED_BYTES[image.builder]
-                self._make(image.name, needed, partial(self._make_image, image))
+                self.build_image(image)
+
+    def build_image(self, image: ImageRecipe) -> None:
+        """Build one image, whether it is there already or not."""
+        needed = _NEEDED_BYTES[image.builder]
+        self._make(image.name, needed, partial(self._make_image, image))
+
+    def import_image(self, name: str, source: Path, disk_mib: int) -> None:
+        """Make an image of a tree that is not trusted. Errors: as `intake.take`."""
+        self._make(name, _NEEDED_BYTES["import"], partial(self._take, name, source, disk_mib))
 
     def _is_wanted(self, what: str, is_current: Callable[[], bool]) -> bool:
         if self._force:
@@ -206,14 +227,25 @@ class Workshop:
         ext4.make(tree, staging / ROOTFS, size_mib=image.disk_mib, label=image.name)
         facts |= {"recipe": image.name, "interpreter": self._payload.runtime.version}
         made = self._store.publish_image(
-            image.name, staging, {**facts, ORIGIN: origin.of_image(image.name)}
+            image.name, staging, {**facts, ORIGIN: origin.of_image(image)}
         )
-        size, used = format_bytes(made.size_bytes), format_bytes(made.used_bytes)
-        return f"a disk of {size} that takes {used}"
+        return _said(made)
+
+    def _take(self, name: str, source: Path, disk_mib: int) -> str:
+        payload = self._payload
+        self._report(f"{name}: unpacking {source} and writing the disk image")
+        work = self._work / "intake"
+        taken = intake.take(source, payload, work=work, disk_mib=disk_mib, label=name)
+        for note in taken.notes:
+            self._report(f"{name}: {note}")
+        staging = _fresh(self._store.image_staging(name))
+        taken.disk.rename(staging / ROOTFS)
+        facts = {"imported": str(taken.entries), "interpreter": payload.runtime.version}
+        return _said(self._store.publish_image(name, staging, facts))
 
     def _tree(self, image: ImageRecipe) -> tuple[Path, dict[str, str]]:
         """The image's files without ours; what was built from the same recipe before is kept."""
-        wanted = f"tree-{image.name}-{origin.of_tree(image.name)}"
+        wanted = f"tree-{image.name}-{origin.of_tree(image)}"
 
         def make(tree: Path) -> None:
             if image.builder is Builder.BUSYBOX:
@@ -253,12 +285,17 @@ class Workshop:
         cache = self._layout.cache
         wanted = cache / name
         if self._force or not wanted.exists():
-            for old in cache.glob(f"{prefix}*"):
+            for old in cache.glob(prefix + "[0-9a-f]" * 16):
                 shutil.rmtree(old)
             staging = cache / f"{name}.tmp"
             make(staging)
             staging.rename(wanted)
         return wanted
+
+
+def _said(made: Image) -> str:
+    size, used = format_bytes(made.size_bytes), format_bytes(made.used_bytes)
+    return f"a disk of {size} that takes {used}"
 
 
 def _tree_facts(tree: Path) -> dict[str, str]:
@@ -272,7 +309,7 @@ def _fresh(directory: Path) -> Path:
     return directory
 
 
-def _check_host(images: Sequence[ImageRecipe]) -> None:
+def check_host(images: Sequence[ImageRecipe]) -> None:
     if os.geteuid() != 0:
         raise HostUnsuitable(
             "only root can build images: their files belong to many users",

@@ -1,5 +1,9 @@
 """A tree of files becomes a sparse ext4 image, by mke2fs alone: nothing is mounted."""
 
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from wrennd.core.errors import ImageBroken
@@ -7,6 +11,7 @@ from wrennd.linux.process import CommandFailed, run
 
 MAKE_TIMEOUT_S = 300.0
 MAX_JOURNAL_MIB = 32
+BYTES_PER_INODE = 16384
 # Said in full, since defaults differ between releases of e2fsprogs and in the host's mke2fs.conf;
 # every kernel since 4.4 knows all of them.
 _FEATURES = (
@@ -33,19 +38,46 @@ def make(tree: Path, image: Path, *, size_mib: int, label: str) -> None:
 
     Errors: ImageBroken when the tree does not fit; CommandFailed.
     """
+    with _explained(size_mib, label):
+        run(_command(tree, image, size_mib, label), timeout_s=MAKE_TIMEOUT_S)
+
+
+def make_unprivileged(work: Path, tree: str, image: str, *, size_mib: int, label: str) -> None:
+    """As `make`, of a tree that is not trusted: names in `work`, owned by `linux/userns.py`'s root.
+
+    Owners in the image are the tree's as that namespace sees them.
+    """
+    wrapper = (sys.executable, "-I", "-m", "wrennd.linux.userns", str(os.getpid()))
+    argv = (*wrapper, *_command(Path(tree), Path(image), size_mib, label))
+    with _explained(size_mib, label):
+        run(argv, timeout_s=MAKE_TIMEOUT_S, cwd=work)
+
+
+def inodes(size_mib: int) -> int:
+    """How many files, directories and links a disk of that size can have in all."""
+    return (size_mib << 20) // BYTES_PER_INODE
+
+
+def _command(tree: Path, image: Path, size_mib: int, label: str) -> tuple[str | Path, ...]:
     # The default for 4 GiB is twice the limit; blocks that were used are copied with the disk.
     journal_mib = min(MAX_JOURNAL_MIB, max(4, size_mib // 32))
-    argv = (
-        *("mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256", "-i", "16384"),
-        *("-O", ",".join(_FEATURES), "-m", "1", "-J", f"size={journal_mib}", "-L", label[:16]),
+    return (
+        *("mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256"),
+        *("-i", str(BYTES_PER_INODE), "-O", ",".join(_FEATURES), "-m", "1"),
+        *("-J", f"size={journal_mib}", "-L", label[:16]),
         # The file is new, so what is not written reads as zeros: no guest need wipe it later.
         *("-E", "root_owner=0:0,lazy_itable_init=1,assume_storage_prezeroed=1"),
         *("-d", tree, image, f"{size_mib}M"),
     )
+
+
+@contextmanager
+def _explained(size_mib: int, label: str) -> Iterator[None]:
     try:
-        run(argv, timeout_s=MAKE_TIMEOUT_S)
+        yield
     except CommandFailed as error:
-        if "Could not allocate block" in error.completed.stderr:
+        said = error.completed.stderr
+        if "Could not allocate block" in said or "Could not allocate inode" in said:
             text = f"the files for {label!r} don't fit on a disk of {size_mib} MiB"
             raise ImageBroken(text, hint="raise disk_mib in its recipe") from error
         raise

@@ -30,12 +30,28 @@ class Payload:
 
 def inject(payload: Payload, tree: Path) -> None:
     """Put the payload into `tree`, in the place of an earlier one. Owner is whoever runs this."""
+    fill(payload, make_room(tree))
+
+
+def make_room(tree: Path) -> Path:
+    """The empty directory in `tree` for our files; directories to mount on, where missing."""
     ours = tree / DIRECTORY
-    if ours.exists():
+    if ours.is_symlink() or ours.is_file():
+        ours.unlink()
+    elif ours.exists():
         shutil.rmtree(ours)
     for missing in [path for path in (ours.parent.parent, ours.parent, ours) if not path.exists()]:
         missing.mkdir()
         missing.chmod(0o755)
+    for name, mode in _MOUNT_POINTS.items():
+        if not (tree / name).exists():
+            (tree / name).mkdir()
+            (tree / name).chmod(mode)
+    return ours
+
+
+def fill(payload: Payload, ours: Path) -> None:
+    """Put the payload's files into a directory that is there, empty."""
     shutil.copytree(payload.runtime.path, ours / "python")
     shutil.copyfile(payload.agent, ours / "envd.pyz")
     shutil.copyfile(payload.busybox, ours / "busybox")
@@ -43,10 +59,6 @@ def inject(payload: Payload, tree: Path) -> None:
     (ours / "fstab").write_text(recipe.text("fstab"))
     for path in (ours, *ours.rglob("*")):
         path.chmod(0o755 if path.is_dir() or _is_program(path, ours) else 0o644)
-    for name, mode in _MOUNT_POINTS.items():
-        if not (tree / name).exists():
-            (tree / name).mkdir()
-            (tree / name).chmod(mode)
 
 
 def _is_program(path: Path, ours: Path) -> bool:

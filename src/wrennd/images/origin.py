@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from wrennd.images import recipe
+from wrennd.images.recipe import ImageRecipe
 
 _HERE = Path(__file__).parent
 _DIGEST_LENGTH = 16
@@ -27,13 +27,12 @@ def of_runtime() -> str:
     return _digest(_HERE / name for name in _RUNTIME)
 
 
-def of_tree(image: str) -> str:
-    """Of an image's files without ours. Errors: NotFound when there is no recipe for `image`."""
-    recipe.image(image)
-    return _digest(_HERE / name for name in (*_TREE, f"recipes/{image}.toml"))
+def of_tree(image: ImageRecipe) -> str:
+    """Of an image's files without ours."""
+    return _digest([*(_HERE / name for name in _TREE), image.file])
 
 
-def of_image(image: str) -> str:
+def of_image(image: ImageRecipe) -> str:
     """Of an image as a whole: its tree, and what we put into it, the guest agent first of all."""
     agent = sorted((_HERE.parent / "envd").rglob("*.py"))
     payload = _digest([*(_HERE / name for name in _PAYLOAD), *agent])

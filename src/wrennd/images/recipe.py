@@ -47,8 +47,12 @@ class User:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRecipe:
-    """An image. packages: Debian's, on top of the essential ones; only for the builder debian."""
+    """An image. packages: Debian's, on top of the essential ones; only for the builder debian.
 
+    file: where it was read from.
+    """
+
+    file: Path
     name: str
     builder: Builder
     disk_mib: int
@@ -56,6 +60,8 @@ class ImageRecipe:
     packages: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if not isinstance(self.disk_mib, int):
+            raise ValueError(f"disk_mib must be a number, not {self.disk_mib!r}")
         if self.disk_mib < MIN_DISK_MIB:
             raise ValueError(f"a disk of {self.disk_mib} MiB is too small: {MIN_DISK_MIB} is least")
         _check_packages(self.packages)
@@ -93,10 +99,22 @@ def image(name: str) -> ImageRecipe:
             f"there is no recipe for an image named {name!r}",
             hint=f"there are: {', '.join(image_names())}",
         )
-    value = _read(name)
-    users = tuple(_make(User, user) for user in value.pop("users", []))
-    builder = Builder(value.pop("builder"))
-    return _make(ImageRecipe, {**value, "name": name, "builder": builder, "users": users})
+    return image_in(DIRECTORY / f"{name}.toml", name)
+
+
+def image_in(file: Path, name: str) -> ImageRecipe:
+    """The recipe in any file, for an image of that name.
+
+    Errors: OSError; ValueError when it is wrong (also when it is no TOML, or no UTF-8).
+    """
+    value = tomllib.loads(file.read_text())
+    users = value.pop("users", [])
+    if not isinstance(users, list) or not all(isinstance(user, dict) for user in users):
+        raise ValueError("users must be tables: [[users]]")
+    made = tuple(_make(User, user) for user in users)
+    builder = Builder(value.pop("builder", "nothing"))
+    ours = {"file": file, "name": name, "builder": builder, "users": made}
+    return _make(ImageRecipe, {**value, **ours})
 
 
 def image_names() -> list[str]:
@@ -134,6 +152,8 @@ def _make(kind: type[_T], value: dict[str, Any]) -> _T:
 
 
 def _check_packages(names: tuple[str, ...]) -> None:
+    if not isinstance(names, tuple):
+        raise ValueError(f"packages must be a list, not {names!r}")
     for name in names:
-        if not _PACKAGE.fullmatch(name):
+        if not isinstance(name, str) or not _PACKAGE.fullmatch(name):
             raise ValueError(f"{name!r} can't be the name of a package")

@@ -29,7 +29,7 @@ _FORMAT = 1
 _STAGING_SUFFIX = ".tmp"
 _DIGEST_LENGTH = 32  # hex digits: 128 bits of SHA-256
 _CHUNK = 1 << 20
-_REBUILD = "build it again with: wrenn setup --force"
+_REBUILD = "build it again with: wrenn setup --force, or remove it with wrenn image rm"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,11 +145,7 @@ class ImageStore:
         """
         directory = _target(self._layout.image_name(name))
         if directory is None:
-            known = ", ".join(self._names()) or "none"
-            raise NotFound(
-                f"there is no image named {name!r} (there are: {known})",
-                hint="wrenn image ls lists them; wrenn setup builds base and busybox",
-            )
+            raise self._unknown(name)
         manifest = _checked(directory, f"image {name!r}", {ROOTFS})
         rootfs = directory / ROOTFS
         return Image(name=name, digest=directory.name, rootfs=rootfs, manifest=manifest)
@@ -195,6 +191,28 @@ class ImageStore:
         link = self._layout.current_kernel
         _publish(staging, self._layout.kernels, facts, {VMLINUX, INITRD}, link)
         return self.kernel()
+
+    def has(self, name: str) -> bool:
+        """Whether there is an image of that name, broken or not. Errors: InvalidInput."""
+        return self._layout.image_name(name).is_symlink()
+
+    def unname(self, name: str) -> None:
+        """Take a name away, for `prune` to remove what has none. For the holder of the setup lock.
+
+        Errors: InvalidInput (no such name is possible), NotFound.
+        """
+        try:
+            self._layout.image_name(name).unlink()
+        except FileNotFoundError:
+            raise self._unknown(name) from None
+        sync_directory(self._layout.names)
+
+    def _unknown(self, name: str) -> NotFound:
+        known = ", ".join(self._names()) or "none"
+        return NotFound(
+            f"there is no image named {name!r} (there are: {known})",
+            hint="wrenn image ls lists them; wrenn setup builds base and busybox",
+        )
 
     def image_staging(self, name: str) -> Path:
         """Where an image is to be built: a path in the store, not made yet."""

@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +9,8 @@ from wrennd.images.recipe import Builder, ImageRecipe, KernelRecipe, User
 
 USER = {"name": "user", "uid": 1000, "home": "/home/user", "shell": "/bin/sh", "sudo": False}
 IMAGE = {"name": "x", "builder": Builder.BUSYBOX, "disk_mib": 512, "users": ()}
+IMAGE |= {"file": Path("x.toml")}
+GOOD = 'builder = "busybox"\ndisk_mib = 64\n'
 
 
 def test_there_are_two_images():
@@ -67,3 +70,33 @@ def test_a_package_can_not_be_an_option_of_apt():
 def test_every_file_that_guests_get_is_here():
     for name in ("wrenn-init.sh", "initrd-init.sh", "fstab"):
         assert recipe.text(name)
+
+
+def test_a_recipe_may_lie_anywhere(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text(GOOD)
+    made = recipe.image_in(file, "other")
+    assert (made.name, made.file, made.disk_mib, made.users) == ("other", file, 64, ())
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("builder = [", "value"),
+        ('builder = "nixos"\ndisk_mib = 64', "nixos"),
+        ("disk_mib = 64", "nothing"),
+        ('builder = "busybox"', "disk_mib"),
+        (GOOD + "colour = 1", "colour, which means nothing"),
+        (GOOD + 'users = "root"', "users must be tables"),
+        (GOOD + '[[users]]\nname = "x"', "incomplete"),
+        (GOOD + 'packages = ["-y"]', "package"),
+        ('builder = "busybox"\ndisk_mib = "64"', "disk_mib"),
+        (GOOD + 'packages = "git"', "packages"),
+        (GOOD + "packages = [1]", "package"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_by_what_is_wrong(tmp_path, text, why):
+    file = tmp_path / "mine.toml"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=why):
+        recipe.image_in(file, "mine")
