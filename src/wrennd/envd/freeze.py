@@ -54,11 +54,20 @@ class Freeze:
         try:
             self._begin()
         except OSError as error:
-            self.closed()
-            self._exchange.fail(500, f"the guest can't be frozen: {error}")
+            self._give_up(error)
             return
         self._timer = self._loop.after(wait_ms / 1000, self._finish)
         self._look()
+
+    def _give_up(self, error: OSError) -> None:
+        """Half a freeze is worse than none."""
+        self.closed()
+        try:
+            self._groups.set_frozen(frozen=False)
+        except OSError:
+            # Groups that can't be written to: what the first error said holds for this one.
+            pass
+        self._exchange.fail(500, f"the guest can't be frozen: {error}")
 
     def drained(self) -> None:
         pass

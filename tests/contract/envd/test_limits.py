@@ -17,6 +17,7 @@ import pytest
 
 from contract.envd.test_watch import Kept, Streamed
 from envd_agent import PROGRAM, STREAM, running
+from wrennd.linux.cgroup import Hierarchy
 
 MAX_IDLE_KIB = 20 << 10
 MAX_MODULES = 40
@@ -230,6 +231,17 @@ def test_damaged_requests_never_end_the_agent(fresh_agent, tmp_path):
         if number % 50 == 0:
             assert fresh_agent.is_alive()
     assert fresh_agent.sh("echo hi").output["stdout"] == b"hi\n"
+
+
+def test_groups_that_have_gone_are_an_error_and_not_the_end(freezable):
+    where = freezable.sh("cat /proc/self/cgroup").output["stdout"].decode()
+    (line,) = [line for line in where.splitlines() if line.startswith("0::")]
+    group = line.removeprefix("0::").removesuffix("/user")
+    root = Hierarchy.find().mount / group.lstrip("/")
+    (root / "ptys").rmdir()
+    status, _, body = freezable.http("POST", "/freeze")
+    assert (status, json.loads(body)["code"]) == (500, 500)
+    assert freezable.sh("echo hi").output["stdout"] == b"hi\n"
 
 
 def test_pipelined_requests_behind_a_running_one_wait(fresh_agent):
