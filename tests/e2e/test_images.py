@@ -1,12 +1,15 @@
 """`wrenn image`: build, import, rm, ls, as a user sees them."""
 
+import contextlib
 import json
 import os
+from pathlib import Path
 
 import pytest
 
 from foreign_tree import archive, make_alpine_like
 from wrenn_command import running, wrenn
+from wrennd.core.deadline import Deadline
 from wrennd.linux.files import locked
 from wrennd.storage.images import ImageStore
 
@@ -129,7 +132,7 @@ def test_import_ls_and_rm(data_dir, named, tmp_path):
     assert named not in listed(data_dir)
 
 
-def test_a_recipe_of_ones_own_is_built_and_runs(data_dir, named, tmp_path):
+def test_a_recipe_of_ones_own_is_built_and_runs(data_dir, layout, named, tmp_path):
     file = tmp_path / "mine.toml"
     user = 'name = "me"\nuid = 1234\nhome = "/home/me"\nshell = "/bin/sh"\nsudo = false\n'
     file.write_text(f"{RECIPE}[[users]]\n{user}")
@@ -138,6 +141,8 @@ def test_a_recipe_of_ones_own_is_built_and_runs(data_dir, named, tmp_path):
     assert listed(data_dir)[named]["size_bytes"] == 64 << 20
     done = wrenn(data_dir, "run", "--template", named, "--user", "me", "--", "id", "-u")
     assert (done.returncode, done.stdout) == (0, "1234\n"), done.stderr
+    assert wrenn(data_dir, "image", "rm", named).returncode == 0
+    assert [*layout.cache.glob(f"tree-{named}-*")] == []
 
 
 def test_an_image_is_removed_while_a_sandbox_of_it_runs(data_dir, layout, named, tmp_path):
@@ -166,3 +171,41 @@ def test_a_musl_distribution_is_imported_and_runs(data_dir, layout, named, tmp_p
     script = "hello; cat /etc/alpine-release; id -un; stat -c %a /tmp; ls -l /dev/null | cut -c1"
     done = wrenn(data_dir, "run", "--template", named, "--", "sh", "-c", script)
     assert (done.returncode, done.stdout) == (0, "hello from musl\n3.20.0\nuser\n1777\nc\n")
+
+
+def test_an_import_that_is_killed_takes_its_children_along_and_the_next_cleans_up(
+    data_dir, layout, named, tmp_path
+):
+    tree = tmp_path / "tree"
+    (tree / "bin").mkdir(parents=True)
+    (tree / "bin/sh").write_text("#!/bin/true\n")
+    (tree / "bin/sh").chmod(0o755)
+    with (tree / "endless").open("wb") as file:
+        file.truncate(1 << 40)
+    command = ("image", "import", named, tree, "--disk", "4096")
+    with running(data_dir, *command) as child:
+        assert any(b"unpacking" in line for line in child.stderr)
+        deadline = Deadline.after(30)
+        while not readers_of(tree):
+            deadline.check("the start of the child that reads the tree")
+        child.kill()
+        child.wait(10)
+        deadline = Deadline.after(10)
+        while readers_of(tree):
+            deadline.check("the end of the killed import's children")
+    (tree / "endless").unlink()
+    assert named not in listed(data_dir)
+    done = wrenn(data_dir, *command)
+    assert done.returncode == 0, done.stderr
+    assert [*layout.cache.glob("*.tmp")] == []
+
+
+def readers_of(tree):
+    """Processes other than `wrenn` itself whose arguments name it."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            line = path.read_bytes()
+            if b"wrennd.images.pack" in line and os.fsencode(tree) in line:
+                found.append(path)
+    return found

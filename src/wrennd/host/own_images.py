@@ -69,6 +69,7 @@ def remove(layout: Layout, name: str, report: Report) -> None:
     with setup.alone(layout, report), ExitStack() as held:
         held.callback(setup.prune, layout)
         ImageStore(layout).unname(name)
+        setup.forget_tree(layout, name)
 
 
 def _recipe(file: Path, name: str) -> ImageRecipe:

@@ -285,12 +285,22 @@ class Workshop:
         cache = self._layout.cache
         wanted = cache / name
         if self._force or not wanted.exists():
-            for old in cache.glob(prefix + "[0-9a-f]" * 16):
-                shutil.rmtree(old)
+            _forget(cache, prefix)
             staging = cache / f"{name}.tmp"
             make(staging)
             staging.rename(wanted)
         return wanted
+
+
+def forget_tree(layout: Layout, name: str) -> None:
+    """Remove the cached tree of an image that has a recipe of somebody's own; not of ours."""
+    if name not in recipe.image_names():
+        _forget(layout.cache, f"tree-{name}-")
+
+
+def _forget(cache: Path, prefix: str) -> None:
+    for old in cache.glob(prefix + "[0-9a-f]" * 16):
+        shutil.rmtree(old)
 
 
 def _said(made: Image) -> str:

@@ -398,3 +398,19 @@ def test_what_is_neither_file_nor_directory(take, tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(InvalidInput, match="neither a directory nor a file"):
         take(tmp_path / "pipe")
+
+
+def test_a_full_disk_is_told_as_such(payload, tmp_path):
+    with archive(tmp_path / "x.tar") as made:
+        made.add("big", data=bytes(30 << 20))
+    small = tmp_path / "small"
+    small.mkdir()
+    run(("mount", "-t", "tmpfs", "-o", "size=20m", "wrenn-test", small), timeout_s=10)
+    try:
+        with pytest.raises(OSError, match=re.escape(os.strerror(errno.ENOSPC))) as caught:
+            intake.take(
+                tmp_path / "x.tar", payload, work=small / "work", disk_mib=DISK_MIB, label="x"
+            )
+    finally:
+        run(("umount", small), timeout_s=10)
+    assert caught.value.errno == errno.ENOSPC

@@ -227,3 +227,39 @@ def test_bytes_that_are_no_manifest(data):
 def test_a_manifest_survives_the_way_there_and_back(store):
     manifest = publish(store).manifest
     assert Manifest.decode(manifest.encode()) == manifest
+
+
+def test_a_name_is_taken_away_and_prune_removes_what_it_named(store, layout):
+    kept, gone = publish(store, "kept"), publish(store, "gone", b"other")
+    store.unname("gone")
+    assert (store.has("kept"), store.has("gone")) == (True, False)
+    assert gone.rootfs.exists()
+    store.prune({gone.digest})
+    assert gone.rootfs.exists()
+    store.prune(())
+    assert not gone.rootfs.parent.exists()
+    assert store.find("kept") == kept
+
+
+def test_a_broken_image_has_a_name_that_can_be_taken_away(store):
+    made = publish(store)
+    made.rootfs.unlink()
+    assert store.has("base")
+    store.unname("base")
+    assert store.list() == []
+
+
+def test_a_name_that_is_not_there_is_said_with_those_that_are(store):
+    publish(store, "mine")
+    with pytest.raises(NotFound, match=r"'other' .there are: mine"):
+        store.unname("other")
+    with pytest.raises(InvalidInput, match="not a valid image name"):
+        store.unname("../x")
+
+
+def test_a_content_with_two_names_stays_for_the_other(store):
+    publish(store, "one")
+    publish(store, "two")
+    store.unname("one")
+    store.prune(())
+    assert store.find("two").name == "two"
