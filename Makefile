@@ -15,10 +15,10 @@ BINDIR ?= /usr/local/bin
 HOST_PACKAGES := python3-venv gcc libc6-dev qemu-system-x86 nftables mmdebstrap e2fsprogs
 TEST_PACKAGES := iproute2 busybox-static shellcheck xfsprogs procps util-linux tmux
 
-.PHONY: help run test test-all check bench fresh install proto clean packages test-packages
+.PHONY: help run test test-all check bench bench-envd fresh install proto clean packages test-packages
 
 help: ## Show this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-11s %s\n' "$$name" "$$text"; done
 
 run: $(VENV)/.installed ## Boot a microVM, run `echo hello` in it, clean up
 	@$(VENV)/bin/wrenn run -- echo hello
@@ -37,6 +37,9 @@ check: $(VENV)/.dev test-packages ## Format, lint, types, unit tests
 
 bench: $(VENV)/.dev test-packages ## Measure boot and exec, beside a bare QEMU
 	@$(VENV)/bin/python tests/bench/boot.py
+
+bench-envd: $(VENV)/.dev test-packages ## Measure the guest agent inside a guest (minutes)
+	@$(VENV)/bin/python tests/bench/envd.py
 
 fresh: $(VENV)/.dev test-packages ## Prove `make run` and `make test` in a fresh Debian 12
 	@$(VENV)/bin/python tests/bench/fresh.py

@@ -1,7 +1,7 @@
 """Tiers and shards: how long each tier took beside its budget, and which long tests run today.
 
 A pytest plugin (loaded by conftest.py). A test's tier is its directory below tests/, but for
-contract tests, which count for the tier of what they need. `--shard I/N` keeps the tests whose
+contract tests, which start the real thing: vm when that boots guests, else root. `--shard I/N` keeps the tests whose
 name falls into part I (0 to N-1) of N.
 """
 
@@ -25,7 +25,7 @@ def tier_of(item):
     directory = item.path.relative_to(TESTS).parts[0]
     if directory != "contract":
         return directory
-    return next((t for t in ("vm", "root") if item.get_closest_marker(t)), "unit")
+    return "vm" if item.get_closest_marker("vm") else "root"
 
 
 @pytest.hookimpl(tryfirst=True)
