@@ -1,8 +1,8 @@
 """Tiers and shards: how long each tier took beside its budget, and which long tests run today.
 
 A pytest plugin (loaded by conftest.py). A test's tier is its directory below tests/, but for
-contract tests, which start the real thing: vm when that boots guests, else root. `--shard I/N` keeps the tests whose
-name falls into part I (0 to N-1) of N.
+contract tests, which start the real thing: vm when that boots guests, else root. `--shard I/N`
+keeps the tests whose name falls into part I (0 to N-1) of N.
 """
 
 import hashlib
