@@ -184,7 +184,7 @@ def test_a_guest_that_panics_says_so(spec, parts, tmp_path):
 def test_a_guest_that_never_answers_is_given_up(spec, parts, tmp_path):
     silent = image_that_sleeps(parts, tmp_path)
     with pytest.raises(GuestFailed, match="did not get ready") as caught:
-        Machine.boot(spec, dataclasses.replace(silent, guest_timeout_s=12.0), Timings())
+        Machine.boot(spec, dataclasses.replace(silent, guest_timeout_s=25.0), Timings())
     assert "I sleep" in caught.value.hint
 
 
