@@ -134,6 +134,8 @@ class Process:
             self.input = Input(self._loop, stdio.take_input())
         for name, fd in stdio.take_outputs().items():
             output = Output(self._loop, name, fd, stdio.chunk_bytes, self._output, self._closed)
+            # Not read before subscribers were told of the start, which must come first.
+            output.pause()
             self._outputs.append(output)
         self._loop.watch(report, READ, lambda _events: self._reported(report))
         if self.limit_s is not None:
@@ -190,6 +192,9 @@ class Process:
         self._is_started = True
         for subscriber in list(self._subscribers):
             subscriber.started(self)
+        if not self._is_paused:
+            for output in self._outputs:
+                output.resume()
         self._loop.watch(self._pidfd, READ, self._exited)
 
     def _fail(self, error: RpcError) -> None:
