@@ -151,14 +151,23 @@ def _processes(scope: Scope) -> Iterator[str]:
         if pid == os.getpid():
             continue
         try:
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+            words = _words(pid)
             inside = Path(f"/proc/{pid}/ns/net").stat().st_ino
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             if pid not in ours:
                 continue  # it ended, or is another container's
             words, inside = "(zombie)", -1
         if pid in ours or scope.mentions(words) or inside in named:
-            yield f"{pid} {words.strip() or '(zombie)'}"
+            yield f"{pid} {words}"
+
+
+def _words(pid: int) -> str:
+    """Its command line; for a moment within exec there is none, as for a zombie ever after."""
+    words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+    if words:
+        return words
+    is_zombie = "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
+    return "(zombie)" if is_zombie else f"({Path(f'/proc/{pid}/comm').read_text().strip()})"
 
 
 def _inode(path: Path) -> int:

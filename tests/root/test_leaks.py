@@ -23,8 +23,12 @@ Make = Callable[[str, Path], AbstractContextManager[str]]
 
 @contextmanager
 def a_process(installation: str, _tmp: Path) -> Iterator[str]:
-    with process.spawn(["sleep", "60"]) as child:
-        yield f"process: {child.pid} sleep 60"
+    # It answers before it is looked for: within exec a process has no command line.
+    ours, its = socket.socketpair()
+    with ours, its, process.spawn(["cat"], stdin=its.fileno(), stdout=its.fileno()) as child:
+        ours.sendall(b"up")
+        assert ours.recv(2) == b"up"
+        yield f"process: {child.pid} cat"
 
 
 @contextmanager

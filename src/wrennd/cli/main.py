@@ -37,6 +37,8 @@ def main() -> NoReturn:
         _catch_signals()
         code = _run()
     except Interrupted as error:
+        # What was still to be printed may be what we waited with.
+        _discard_output()
         code = 128 + error.number
     sys.exit(_flushed(code))
 
@@ -125,5 +127,10 @@ def _flushed(code: int) -> int:
         code = _explain(Error(f"the output can't be written: {error.strerror}"))
     else:
         return code
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    _discard_output()
     return code
+
+
+def _discard_output() -> None:
+    """What is buffered for stdout, and what still comes, goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import select
 import signal
 import sys
 import threading
@@ -11,7 +12,6 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
 
 from wrennd.cli import envfile, standalone, terminal
 from wrennd.cli import run_options as options
@@ -27,6 +27,7 @@ from wrennd.core.timings import Timings
 HELP = "Boot a microVM and run a command in it."
 TIMED_OUT, NOT_EXECUTABLE, NOT_FOUND, READER_GONE = 124, 126, 127, 128 + signal.SIGPIPE
 STDIN_CHUNK = 32 * 1024
+REPEAT_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,11 +119,18 @@ def alarm(seconds: float) -> Iterator[None]:
         yield
         return
 
-    def ring(number: int, frame: FrameType | None) -> NoReturn:
-        raise TimedOut
+    has_rung = False
+
+    def ring(number: int, frame: FrameType | None) -> None:
+        nonlocal has_rung
+        if not has_rung:
+            has_rung = True
+            raise TimedOut
 
     signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    # Repeated: a signal that comes just before a system call does not interrupt it, and Python
+    # would run the handler after it only.
+    signal.setitimer(signal.ITIMER_REAL, seconds, REPEAT_S)
     try:
         yield
     finally:
@@ -187,13 +195,20 @@ def _read_stdin() -> bytes:
 
 
 class _Streamed:
-    """Output as it comes, stdout and stderr apart, byte for byte."""
+    """Output as it comes, stdout and stderr apart, byte for byte.
+
+    No buffer of ours: what a write that was interrupted had left in one would be flushed at our
+    end, and wait for a reader once more.
+    """
+
+    def __init__(self, stdout: int = 1, stderr: int = 2) -> None:
+        self._fds = {"stdout": stdout, "stderr": stderr}
 
     def write(self, output: Output) -> None:
-        stream = sys.stdout.buffer if output.stream == "stdout" else sys.stderr.buffer
+        left = memoryview(output.data)
         try:
-            stream.write(output.data)
-            stream.flush()
+            while left:
+                left = left[_write_some(self._fds[output.stream], left) :]
         except BrokenPipeError:
             raise
         except OSError as error:
@@ -201,6 +216,17 @@ class _Streamed:
 
     def finish(self, code: int, sandbox_id: str, timings: Timings) -> None:
         pass
+
+
+def _write_some(fd: int, data: memoryview) -> int:
+    """How much was taken; waits for room also where another user of the stream made it so that
+    a write would not.
+    """
+    try:
+        return os.write(fd, data)
+    except BlockingIOError:
+        select.select([], [fd], [])
+        return 0
 
 
 class _Collected:
