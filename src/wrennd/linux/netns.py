@@ -37,17 +37,23 @@ class Inside:
 
 @contextmanager
 def named(name: str) -> Iterator[Path]:
-    """Reserve the name of a namespace: an empty file. On exit mount and file are removed.
+    """As `reserve`, for the length of a block."""
+    path = reserve(name)
+    try:
+        yield path
+    finally:
+        remove(path)
+
+
+def reserve(name: str) -> Path:
+    """Reserve the name of a namespace: an empty file. `remove` takes away mount and file.
 
     Errors: FileExistsError when the name is taken.
     """
     NETNS_DIR.mkdir(mode=0o755, parents=True, exist_ok=True)
     path = NETNS_DIR / name
     os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444))
-    try:
-        yield path
-    finally:
-        remove(path)
+    return path
 
 
 class Making:

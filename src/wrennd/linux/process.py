@@ -115,6 +115,10 @@ class Process:
         return self._popen.poll()
 
     @property
+    def has_ended(self) -> bool:
+        return self._popen.poll() is not None
+
+    @property
     def stdin(self) -> IO[bytes] | None:
         return self._popen.stdin
 
@@ -131,6 +135,16 @@ class Process:
         if self._popen.poll() is None:
             signal.pidfd_send_signal(self.pidfd, number)
 
+    def detach(self) -> None:
+        """Let it live on without us: only our descriptors are closed. May be called twice."""
+        if self.pidfd < 0:
+            return
+        if self._popen.poll() is None:
+            # As if it had been waited for: Popen would complain that it was not. Whoever kills it
+            # later, in this process, reaps it (`kill_and_wait`); else it becomes init's.
+            self._popen.returncode = 0
+        self._close_descriptors()
+
     def close(self) -> None:
         if self.pidfd < 0:
             return
@@ -138,6 +152,9 @@ class Process:
             _kill_group(self.pid)
             self._popen.kill()
             self._popen.wait()
+        self._close_descriptors()
+
+    def _close_descriptors(self) -> None:
         for stream in (self._popen.stdin, self._popen.stdout, self._popen.stderr):
             if stream is not None:
                 stream.close()
@@ -154,6 +171,43 @@ class Process:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class Adopted:
+    """A process of ours that is not our child, watched by pidfd. Owns the pidfd, not the process.
+
+    Errors: ProcessLookupError when that very process has ended.
+    """
+
+    exit_code = None  # only its parent learns it
+
+    def __init__(self, pid: int, started: int) -> None:
+        self.pid = pid
+        self.start_time = started
+        self.pidfd = os.pidfd_open(pid)
+        if not is_alive(pid, started):  # the pid was another's by the time it was opened
+            self.detach()
+            raise ProcessLookupError(f"process {pid} has ended")
+
+    @property
+    def has_ended(self) -> bool:
+        return bool(select.select([self.pidfd], [], [], 0)[0])
+
+    def wait(self, deadline: Deadline) -> int | None:
+        """Returns when it has ended or the deadline comes; always None (see `has_ended`)."""
+        select.select([self.pidfd], [], [], deadline.remaining_s)
+        return None
+
+    def signal(self, number: int) -> None:
+        """Nothing happens when it is gone."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, number)
+
+    def detach(self) -> None:
+        """May be called twice."""
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
 
 
 def spawn(
@@ -210,7 +264,7 @@ def is_alive(pid: int, started: int) -> bool:
 
 
 def kill_and_wait(pid: int, started: int, number: int, deadline: Deadline) -> None:
-    """Signal that very process, not our child, and wait until it has ended.
+    """Signal that very process and wait until it has ended.
 
     Errors: TimeoutError when it has not by the deadline.
     """
@@ -224,6 +278,8 @@ def kill_and_wait(pid: int, started: int, number: int, deadline: Deadline) -> No
         signal.pidfd_send_signal(pidfd, number)
         if not select.select([pidfd], [], [], deadline.remaining_s)[0]:
             raise TimeoutError(f"process {pid} did not end after signal {number}")
+        with contextlib.suppress(ChildProcessError):  # the usual case: it is not our child
+            os.waitpid(pid, os.WNOHANG)
     finally:
         os.close(pidfd)
 

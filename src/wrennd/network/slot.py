@@ -1,7 +1,9 @@
 """A slot: the network namespace of one sandbox, with its links, addresses and rules.
 
-`open_slot` makes it and, on exit, unmakes it newest first. Nothing here changes the namespace of
-this process. What several slots share on the host is `perimeter.py`'s.
+`make_slot` puts what unmakes it on its caller's ExitStack, as plain callbacks: a stack that is
+dropped (`pop_all`) leaves the slot in place, for `leftovers.remove` to unmake some day. `open_slot`
+is the same for the length of a block. Nothing here changes the namespace of this process. What
+several slots share on the host is `perimeter.py`'s.
 """
 
 import os
@@ -100,28 +102,46 @@ def open_slot(
     deadline: Deadline,
     step: Step = _no_step,
 ) -> Iterator[Slot]:
-    """Make a slot for a sandbox, and unmake it on exit. Processes inside must have ended by then.
+    """As `make_slot`, for the length of a block. Processes inside must have ended by its end."""
+    with ExitStack() as held:
+        yield make_slot(held, network, sandbox_id, dns=dns, deadline=deadline, step=step)
+
+
+def make_slot(
+    held: ExitStack,
+    network: Network,
+    sandbox_id: str,
+    *,
+    dns: Sequence[IPv4Address],
+    deadline: Deadline,
+    step: Step = _no_step,
+) -> Slot:
+    """Make a slot for a sandbox. What unmakes it, newest first, is put on `held`.
 
     `step` is told the name of each of STEPS when it is done. Errors: NoCapacity, HostUnsuitable,
     DeadlineExceeded, OSError.
     """
-    with ExitStack() as held:
-        host = held.enter_context(Rtnetlink())
-        of = held.enter_context(_leased(network, sandbox_id, host, deadline))
+    with ExitStack() as opened:
+        host = opened.enter_context(Rtnetlink())
+        of = _lease(held, network, sandbox_id, host, deadline)
         step("lease")
-        path = held.enter_context(netns.named(of.netns))
+        path = netns.reserve(of.netns)
+        held.callback(netns.remove, path)
         step("name")
-        with ExitStack() as opened:
-            making = opened.enter_context(netns.Making(path, _sysctls()))
+        with ExitStack() as making:
+            child = making.enter_context(netns.Making(path, _sysctls()))
             ways = perimeter.Ways.find(host, dns)
             with network.leases.lock(deadline):
                 perimeter.establish(network.installation, ways)
             step("perimeter")
-            inside = making.finish(deadline)
-            opened.callback(os.close, inside.tun)
-            there = opened.enter_context(Rtnetlink(inside.route))
+            inside = child.finish(deadline)
+            making.callback(os.close, inside.tun)
+            there = making.enter_context(Rtnetlink(inside.route))
             step("namespace")
-            held.enter_context(_veth(host, of, path, ways.mtu))
+            _make_veth(host, of, path, ways.mtu)
+            # Deleted by name, not left to the namespace's end: that comes some time later, and
+            # the slot's next holder needs the name.
+            held.callback(_delete_link, of.link)
             step("veth")
             _configure_host_end(host, of)
             step("host end")
@@ -131,13 +151,12 @@ def open_slot(
             step("tap")
         nftables.apply(_rules(host, of, dns).render(), inside=path)
         step("rules")
-        yield Slot(index=of.index, netns_path=path, uid=of.uid, address=of.address, dns=tuple(dns))
+        return Slot(index=of.index, netns_path=path, uid=of.uid, address=of.address, dns=tuple(dns))
 
 
-@contextmanager
-def _leased(
-    network: Network, sandbox_id: str, host: Rtnetlink, deadline: Deadline
-) -> Iterator[Addressing]:
+def _lease(
+    held: ExitStack, network: Network, sandbox_id: str, host: Rtnetlink, deadline: Deadline
+) -> Addressing:
     leases = network.leases
     with leases.lock(deadline):
         lease = leases.take(
@@ -146,15 +165,13 @@ def _leased(
             slots=slots_in(network.pool),
             is_free=lambda index: _is_unused(host, network.pool, index),
         )
-    try:
-        yield Addressing(
-            installation=network.installation,
-            sandbox_id=sandbox_id,
-            index=lease.index,
-            pool=network.pool,
-        )
-    finally:
-        release(network, sandbox_id)
+    held.callback(release, network, sandbox_id)
+    return Addressing(
+        installation=network.installation,
+        sandbox_id=sandbox_id,
+        index=lease.index,
+        pool=network.pool,
+    )
 
 
 def release(network: Network, sandbox_id: str) -> None:
@@ -182,8 +199,7 @@ def _sysctls() -> dict[str, int]:
     return NAMESPACE_SYSCTLS | (NO_IPV6 if sysctl.has("ipv6") else {})
 
 
-@contextmanager
-def _veth(host: Rtnetlink, of: Addressing, path: Path, mtu: int) -> Iterator[None]:
+def _make_veth(host: Rtnetlink, of: Addressing, path: Path, mtu: int) -> None:
     """The pair, made across the border: the namespace's end is never seen on the host."""
     port = links.Port(name=of.link, mac=of.host_mac, mtu=mtu, group=LINK_GROUP)
     peer = links.Port(name=UPLINK, mac=of.uplink_mac, mtu=mtu)
@@ -192,12 +208,11 @@ def _veth(host: Rtnetlink, of: Addressing, path: Path, mtu: int) -> Iterator[Non
         links.add_veth(host, port, peer, peer_netns=fd)
     finally:
         os.close(fd)
-    try:
-        yield
-    finally:
-        # Deleted by name, not left to the namespace's end: that comes some time later, and the
-        # slot's next holder needs the name.
-        links.delete(host, of.link)
+
+
+def _delete_link(name: str) -> None:
+    with Rtnetlink() as rt:
+        links.delete(rt, name)
 
 
 def _configure_host_end(host: Rtnetlink, of: Addressing) -> None:

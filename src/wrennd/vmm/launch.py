@@ -50,9 +50,8 @@ class Cell:
     max_file_bytes: int
 
 
-@contextmanager
-def launch(program: Program, cell: Cell) -> Iterator[Process]:
-    """A running VMM that has not been told anything yet. Killed at the end; its files are left.
+def launch(program: Program, cell: Cell) -> Process:
+    """A running VMM that has not been told anything yet. The caller owns it; its files are left.
 
     In the run directory, which is its uid's: `vmm.log`, its own words, and `console.log`, those of
     the guest. Firecracker's stdout is the console: it would open a file that `PUT /serial` names
@@ -60,13 +59,11 @@ def launch(program: Program, cell: Cell) -> Iterator[Process]:
     """
     os.chown(cell.run_dir, cell.uid, cell.uid)
     with _output(cell, "vmm.log") as log, _output(cell, "console.log") as console:
-        child = process.spawn(
+        return process.spawn(
             [interpreter(), "-I", "-S", confine.__file__, json.dumps(describe(program, cell))],
             stdout=console if program.is_firecracker else log,
             stderr=log,
         )
-    with child:
-        yield child
 
 
 @contextmanager

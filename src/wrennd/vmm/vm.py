@@ -1,4 +1,8 @@
-"""One microVM over the Firecracker API: booted by `boot`, gone when its block ends."""
+"""One microVM over the Firecracker API: `boot` ends with its block, `start` with what it is put on.
+
+What `start` puts on the caller's ExitStack are callbacks, no suspended generators: a stack that is
+dropped (`pop_all`) ends nothing, and the VM lives on without us. `adopt` finds such a one again.
+"""
 
 import select
 from collections.abc import Iterator
@@ -9,7 +13,7 @@ from pathlib import Path
 from wrennd.core.deadline import Deadline
 from wrennd.core.errors import DeadlineExceeded, VmmFailed
 from wrennd.core.timings import Timings
-from wrennd.linux.process import Process
+from wrennd.linux.process import Adopted, Process
 from wrennd.vmm import api, console, launch
 from wrennd.vmm.client import ApiClient
 from wrennd.vmm.launch import Cell
@@ -54,9 +58,9 @@ class BootSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Vm:
-    """A VMM whose guest runs. Owned by the block of `boot`; safe to look at from any thread."""
+    """A VMM whose guest runs. Owned by whoever started it; safe to look at from any thread."""
 
-    process: Process
+    process: Process | Adopted
     client: ApiClient
     run_dir: Path
 
@@ -81,34 +85,57 @@ class Vm:
         """One clause on how the VMM ended, or that it has not."""
         return describe_end(self.process, self.run_dir)
 
+    def detach(self) -> None:
+        """Let go of it: it runs on. May be called twice."""
+        self.client.close()
+        self.process.detach()
+
 
 @contextmanager
 def boot(program: Program, cell: Cell, spec: BootSpec, timings: Timings) -> Iterator[Vm]:
-    """Start a VMM, configure it, start the guest. At the end the VMM is killed.
+    """As `start`, for the length of a block. At its end the VMM is killed."""
+    with ExitStack() as held:
+        yield start(held, program, cell, spec, timings)
+
+
+def start(held: ExitStack, program: Program, cell: Cell, spec: BootSpec, timings: Timings) -> Vm:
+    """Start a VMM, configure it, start the guest. What kills the VMM is put on `held`.
 
     Phases: vmm_start, vmm_configure, vmm_boot. Errors: VmmFailed with the VMM's exit code and
     last words; VmmRefused when a call was answered with an error; DeadlineExceeded.
     """
-    with ExitStack() as held:
-        child = held.enter_context(launch.launch(program, cell))
-        client = ApiClient(cell.run_dir / "api.sock")
-        held.callback(client.close)
-        try:
-            with timings.phase("vmm_start"):
-                _wait_for_api(child, client, cell, Deadline.after(START_TIMEOUT_S))
-            with timings.phase("vmm_configure"):
-                for resource in spec.resources(serial_of(program)):
-                    client.send(resource)
-            with timings.phase("vmm_boot"):
-                client.send(api.Action(action_type="InstanceStart"))
-        except VmmFailed as error:
-            if child.wait(Deadline.after(0.2)) is None:
-                raise
-            raise VmmFailed(describe_end(child, cell.run_dir)) from error
-        if program.is_firecracker:
-            files = (cell.run_dir / "console.log", cell.run_dir / "vmm.log")
-            held.enter_context(console.bounded(files, child.pidfd))
-        yield Vm(process=child, client=client, run_dir=cell.run_dir)
+    child = held.enter_context(launch.launch(program, cell))
+    client = ApiClient(cell.run_dir / "api.sock")
+    held.callback(client.close)
+    try:
+        with timings.phase("vmm_start"):
+            _wait_for_api(child, client, cell, Deadline.after(START_TIMEOUT_S))
+        with timings.phase("vmm_configure"):
+            for resource in spec.resources(serial_of(program)):
+                client.send(resource)
+        with timings.phase("vmm_boot"):
+            client.send(api.Action(action_type="InstanceStart"))
+    except VmmFailed as error:
+        if child.wait(Deadline.after(0.2)) is None:
+            raise
+        raise VmmFailed(describe_end(child, cell.run_dir)) from error
+    # One that outlives us has nobody to look after its files: its run directory is their bound.
+    if program.is_firecracker and cell.dies_with_parent:
+        files = (cell.run_dir / "console.log", cell.run_dir / "vmm.log")
+        held.enter_context(console.bounded(files, child.pidfd))
+    return Vm(process=child, client=client, run_dir=cell.run_dir)
+
+
+def adopt(pid: int, start_time: int, run_dir: Path) -> Vm:
+    """A VM that another process of ours started. The caller detaches from it in the end.
+
+    Errors: ProcessLookupError when that very process has ended.
+    """
+    return Vm(
+        process=Adopted(pid, start_time),
+        client=ApiClient(run_dir / "api.sock"),
+        run_dir=run_dir,
+    )
 
 
 def serial_of(program: Program) -> api.Serial:
@@ -126,11 +153,14 @@ def from_panic_on(lines: list[str]) -> list[str]:
     return lines
 
 
-def describe_end(child: Process, run_dir: Path) -> str:
-    code = child.exit_code
-    if code is None:
+def describe_end(child: Process | Adopted, run_dir: Path) -> str:
+    if not child.has_ended:
         return f"the VMM (pid {child.pid}) is still running"
-    how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    code = child.exit_code
+    if code is None:  # only its parent learns it
+        how = "ended"
+    else:
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
     words = "; ".join(console.tail(run_dir / "vmm.log", 3))
     return f"the VMM {how}" + (f" ({words})" if words else "")
 
