@@ -260,17 +260,19 @@ def test_a_client_that_leaves_kills_nothing(agent, folder):
 def test_a_late_grandchild_does_not_hold_the_end(agent):
     started = time.monotonic()
     done = agent.sh("sleep 60 & echo $!; exit 5")
-    assert 0.1 < time.monotonic() - started < 3
+    assert time.monotonic() - started < 30
     assert done.end["exitCode"] == 5
     pid = done.output["stdout"].decode().strip()
     assert agent.run("kill", pid).end["exitCode"] == 0
 
 
 def test_a_grandchild_that_never_stops_writing_does_not_hold_the_end(agent):
+    # Writes without a pause: on a slow host any pause may be taken for the end of the output.
     started = time.monotonic()
-    done = agent.sh("while :; do echo x; sleep 0.05; done & echo $!; exit 5")
-    assert 1.5 < time.monotonic() - started < 10
+    done = agent.sh("while :; do echo x; done & echo $!; exit 5")
+    assert time.monotonic() - started < 30
     assert done.end["exitCode"] == 5
+    assert b"x\nx\n" in done.output["stdout"]
     (pid,) = [line for line in done.output["stdout"].split(b"\n") if line.isdigit()]
     assert agent.run("kill", "-9", pid.decode()).end["exitCode"] == 0
 
