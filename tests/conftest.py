@@ -16,7 +16,7 @@ settings.register_profile("local", deadline=None)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
-# A shell's background jobs ignore it, and what they start inherits that: Ctrl-C could not be tested.
+# A shell makes its background jobs ignore it, and what they start inherits that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
