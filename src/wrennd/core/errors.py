@@ -9,6 +9,8 @@ Error                  internal            500  we broke it
 ├─ NoCapacity          no_capacity         503  memory, disk or slots are used up for now
 ├─ HostUnsuitable      host_unsuitable     503  the host lacks a package, right or kernel feature
 ├─ ImageBroken         image_broken        500  a kernel or image is missing, incomplete or corrupt
+├─ SnapshotBroken      snapshot_broken     500  a snapshot lacks files, or they were damaged
+├─ SnapshotIncompatible  snapshot_incompatible  409  made by another VMM, CPU or newer program
 ├─ DeadlineExceeded    deadline_exceeded   504  something took longer than it may
 ├─ VmmFailed           vmm_failed          502  the VMM died, refused or could not be started
 │  └─ VmmRefused       vmm_refused         502  the VMM answered a call with an error and lives on
@@ -83,6 +85,16 @@ class HostUnsuitable(Error):
 class ImageBroken(Error):
     code = "image_broken"
     status = 500
+
+
+class SnapshotBroken(Error):
+    code = "snapshot_broken"
+    status = 500
+
+
+class SnapshotIncompatible(Error):
+    code = "snapshot_incompatible"
+    status = 409
 
 
 class DeadlineExceeded(Error):
