@@ -85,6 +85,12 @@ class Stream:
         self.response.close()
         self.connection.close()
 
+    def __enter__(self) -> "Stream":
+        return self
+
+    def __exit__(self, *_raised: object) -> None:
+        self.close()
+
 
 @dataclass
 class Agent:

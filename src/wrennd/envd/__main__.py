@@ -9,8 +9,9 @@ from wrennd.envd import VERSION
 from wrennd.envd.auth import Access
 from wrennd.envd.clock import Clock
 from wrennd.envd.endpoints import Endpoints
+from wrennd.envd.gate import Gate
 from wrennd.envd.groups import Groups
-from wrennd.envd.init import Settings
+from wrennd.envd.init import Guest, Settings
 from wrennd.envd.loop import Loop
 from wrennd.envd.power import INIT_PID, PowerButton, signal_init
 from wrennd.envd.process_service import ProcessService
@@ -25,10 +26,11 @@ if TYPE_CHECKING:
 DEFAULT_ADDRESS = "0.0.0.0"
 DEFAULT_PORT = 49983
 USAGE = """usage: envd [--address ADDRESS] [--port PORT] [--listen-fd FD] [--cgroups DIR]
-            [--version]
+            [--root DIR] [--version]
 
 The guest agent. --port 0 takes a free port; --listen-fd takes a bound socket instead of both.
 --cgroups names a cgroup2 directory for users' processes; started by init it finds its own.
+--root names the tree whose identity it changes and whose hooks it runs; started by init that is /.
 """
 
 
@@ -40,6 +42,7 @@ class Options:
         self.port = DEFAULT_PORT
         self.listen_fd = -1
         self.cgroups = ""
+        self.root = ""
         rest = list(argv)
         while rest:
             name, separator, value = rest.pop(0).partition("=")
@@ -53,6 +56,8 @@ class Options:
                 self.port = _number(name, value, 0xFFFF)
             elif name == "--cgroups":
                 self.cgroups = value
+            elif name == "--root":
+                self.root = value
             elif name == "--listen-fd":
                 self.listen_fd = _number(name, value, 1 << 20)
             else:
@@ -94,21 +99,23 @@ def serve(options: Options) -> None:
     """Never returns. Errors: OSError when the socket can't be had."""
     _open_missing_stdio()
     loop = Loop()
-    access, settings = Access(), Settings()
+    settings, gate = Settings(), Gate()
+    root = options.root or ("/" if is_guest() else "")
+    guest = Guest(Access(), settings, Clock(), gate, root)
     processes = Processes(loop)
     groups = Groups(lambda: options.cgroups or guest_cgroups())
-    endpoints = Endpoints(loop, access, settings, groups)
+    endpoints = Endpoints(loop, guest, groups)
     services = {
         "process.Process": ProcessService(loop, processes, settings, groups).service,
         "filesystem.Filesystem": lambda: filesystem(loop, settings),
     }
-    router = Router(access, settings, Clock(), services, endpoints)
+    router = Router(guest, services, endpoints)
     if options.listen_fd >= 0:
         os.set_inheritable(options.listen_fd, False)
         listener = adopt(options.listen_fd)
     else:
         listener = listen(options.address, options.port)
-    server = Server(loop, listener, router)
+    server = Server(loop, listener, router, gate)
     if is_guest():
         PowerButton(loop, signal_init)
     sys.stdout.write(f"envd: listening on {options.address}:{server.port}\n")

@@ -12,7 +12,7 @@ import sys
 from time import monotonic
 
 from wrennd.envd import http, jsontext
-from wrennd.envd.interpreter import SHUT_WR
+from wrennd.envd.interpreter import SHUT_WR, SO_LINGER, SOL_SOCKET
 from wrennd.envd.loop import BROKEN, READ, WRITE
 
 TYPE_CHECKING = False
@@ -49,6 +49,8 @@ LINGER_S = 1.0
 LINGER_BYTES = 4 << 20
 FAREWELL_S = 10.0
 FILE_BURST_BYTES = 1 << 20
+# struct linger: on, for no time at all. Closing then resets the connection.
+RESET = (1).to_bytes(4, "little") + bytes(4)
 
 CORS: Headers = [
     ("Access-Control-Allow-Origin", "*"),
@@ -86,6 +88,11 @@ class Exchange:
     def is_full(self) -> bool:
         """The client reads slower than we write: wait for `drained`."""
         return self._connection.pending_output >= HIGH_WATER
+
+    @property
+    def age_s(self) -> float:
+        """Since the last of it arrived."""
+        return self._connection.quiet_s
 
     def reply(self, status: int, headers: Headers, body: bytes = b"") -> None:
         sized = [] if status == 204 else [("Content-Length", str(len(body)))]
@@ -189,10 +196,16 @@ class Connection:
         self._eof = False
         self._was_full = False
         self._is_advancing = False
+        self._is_held = False
         self._lingering = False
         self._discarded = 0
         self._last_input = monotonic()
         self._loop.watch(self._fd, READ, self._ready)
+
+    @property
+    def quiet_s(self) -> float:
+        """Since anything was received."""
+        return monotonic() - self._last_input
 
     @property
     def pending_output(self) -> int:
@@ -212,6 +225,26 @@ class Connection:
             # Later, since the handler may be what called us.
             self._loop.soon(exchange.handler.closed)
         self._gone(self)
+
+    def reset(self) -> None:
+        """Close at once for both sides. The kernel, too, keeps nothing for a peer that is gone."""
+        if self._fd >= 0:
+            self._socket.setsockopt(SOL_SOCKET, SO_LINGER, RESET)
+            self.close()
+
+    def hold(self, spared: tuple[str, ...]) -> None:
+        """Stand still until `release`, if a request is being answered, but for these paths."""
+        exchange = self._exchange
+        if exchange is not None and not exchange.finished and exchange.request.path not in spared:
+            self._is_held = True
+            self._watch()
+
+    def release(self) -> None:
+        if self._is_held:
+            self._is_held = False
+            self._loop.soon(self._next)
+            self._loop.soon(self._advance)
+            self._watch()
 
     def forget_others(self) -> None:
         self._forget_others(self)
@@ -237,7 +270,7 @@ class Connection:
         """Write what the socket takes of `data`, and queue the rest. An error closes."""
         if self._fd < 0:
             return
-        if self._output or self._file is not None:
+        if self._output or self._file is not None or self._is_held:
             self._output += data
         else:
             try:
@@ -256,7 +289,8 @@ class Connection:
         """Send this part of a file that the caller keeps open until `done`, or its `closed`."""
         if self._fd >= 0:
             self._file = (fd, part, done)
-            self._flush()
+            if not self._is_held:
+                self._flush()
 
     def exchange_done(self) -> None:
         """The reply is written: go on with the next request, or end."""
@@ -312,7 +346,7 @@ class Connection:
 
     def _advance(self) -> None:
         """Hand on what was received, as far as it goes."""
-        if self._fd < 0 or self._is_advancing:
+        if self._fd < 0 or self._is_advancing or self._is_held:
             return
         self._is_advancing = True
         try:
@@ -364,7 +398,7 @@ class Connection:
 
     def _next(self) -> None:
         exchange = self._exchange
-        if self._fd < 0 or exchange is None or not exchange.finished:
+        if self._fd < 0 or exchange is None or not exchange.finished or self._is_held:
             return
         self._exchange = None
         if not exchange.request.keep_alive:
@@ -448,4 +482,4 @@ class Connection:
         events = (READ if self._wants_input else 0) | (
             WRITE if self._output or self._file is not None else 0
         )
-        self._loop.watch(self._fd, events, self._ready)
+        self._loop.watch(self._fd, 0 if self._is_held else events, self._ready)

@@ -9,10 +9,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from wrennd.envd.auth import Access
     from wrennd.envd.connection import Exchange, Handler
+    from wrennd.envd.freeze import Thaw
     from wrennd.envd.groups import Groups
-    from wrennd.envd.init import Settings
+    from wrennd.envd.init import Guest
     from wrennd.envd.jsontext import Json
     from wrennd.envd.loop import Loop
     from wrennd.envd.metrics import Metrics
@@ -44,12 +44,14 @@ class Value:
 class Endpoints:
     """What the endpoints work with."""
 
-    def __init__(self, loop: Loop, access: Access, settings: Settings, groups: Groups) -> None:
+    def __init__(self, loop: Loop, guest: Guest, groups: Groups) -> None:
         self._loop = loop
         self._groups = groups
+        self._guest = guest
         self._made_metrics: Metrics | None = None
-        self._access = access
-        self._settings = settings
+        self._made_thaw: Thaw | None = None
+        self._access = guest.access
+        self._settings = guest.settings
 
     def open(self) -> dict[str, Endpoint]:
         """Those that check the token, or a signature, themselves."""
@@ -60,7 +62,7 @@ class Endpoints:
         return {
             "/files/compose": (("POST",), self._compose),
             "/metrics": (("GET",), self._metrics),
-            "/envs": (("GET",), lambda exchange: Value(exchange, dict(self._settings.env))),
+            "/envs": (("GET",), lambda exchange: Value(exchange, {**self._settings.env})),
             "/freeze": (("POST",), self._freeze),
             "/unfreeze": (("POST",), self._unfreeze),
         }
@@ -84,12 +86,14 @@ class Endpoints:
     def _freeze(self, exchange: Exchange) -> Handler:
         from wrennd.envd.freeze import Freeze
 
-        return Freeze(exchange, self._loop, self._groups)
+        return Freeze(exchange, self._loop, self._groups, self._guest.gate)
 
     def _unfreeze(self, exchange: Exchange) -> Handler:
-        from wrennd.envd.freeze import Unfreeze
+        from wrennd.envd.freeze import Thaw, Unfreeze
 
-        return Unfreeze(exchange, self._groups)
+        if self._made_thaw is None:
+            self._made_thaw = Thaw(self._loop, self._groups, self._guest)
+        return Unfreeze(exchange, self._made_thaw)
 
     def _compose(self, exchange: Exchange) -> Handler:
         from wrennd.envd.compose import Compose

@@ -2,7 +2,10 @@
 
 The host freezes a guest before its snapshot and thaws it behind the first /init, so that no
 process of a user ever runs with an old clock. Both waits are bounded: a process that hangs in the
-kernel, or a disk that is slow, is told instead.
+kernel, or a disk that is slow, is told instead. The gate is shut from the one to the other.
+
+A guest that was restored in between runs its hooks before it thaws. The host repeats /unfreeze
+until it is answered, so a call that comes while they run waits for the same end.
 """
 
 from __future__ import annotations
@@ -17,7 +20,11 @@ from wrennd.envd.loop import READ
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from wrennd.envd.connection import Exchange
+    from wrennd.envd.gate import Gate
     from wrennd.envd.groups import Groups
+    from wrennd.envd.hooks import Hooks
+    from wrennd.envd.init import Guest
+    from wrennd.envd.jsontext import Json
     from wrennd.envd.loop import Loop, Timer
 
 DEFAULT_WAIT_MS = 5000
@@ -29,9 +36,10 @@ EVENTS_BYTES = 4096
 class Freeze:
     """Handler of /freeze: answers when all is frozen and synced, or time is over."""
 
-    def __init__(self, exchange: Exchange, loop: Loop, groups: Groups) -> None:
+    def __init__(self, exchange: Exchange, loop: Loop, groups: Groups, gate: Gate) -> None:
         self._exchange = exchange
         self._loop = loop
+        self._gate = gate
         self._groups = groups
         self._thawed: dict[int, str] = {}
         self._began = monotonic()
@@ -67,6 +75,7 @@ class Freeze:
         except OSError:
             # Groups that can't be written to: what the first error said holds for this one.
             pass
+        self._gate.open()
         self._exchange.fail(500, f"the guest can't be frozen: {error}")
 
     def drained(self) -> None:
@@ -83,6 +92,7 @@ class Freeze:
 
     def _begin(self) -> None:
         """Errors: OSError."""
+        self._gate.shut()
         self._groups.set_frozen(frozen=True)
         for path in self._groups.paths():
             fd = os.open(f"{path}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
@@ -143,26 +153,76 @@ def fork_sync() -> int:
     return pid
 
 
+class Thaw:
+    """Lets users' processes go on, after the hooks if there was a restore; one for all calls."""
+
+    def __init__(self, loop: Loop, groups: Groups, guest: Guest) -> None:
+        self._loop = loop
+        self._groups = groups
+        self._guest = guest
+        self._hooks: Hooks | None = None
+        self._waiting: list[Unfreeze] = []
+
+    def ask(self, caller: Unfreeze) -> None:
+        """The caller is answered now, or when the hooks have run."""
+        self._waiting.append(caller)
+        if self._hooks is not None:
+            return
+        if not self._guest.gate.are_hooks_due:
+            self._finish()
+            return
+        from wrennd.envd.hooks import Hooks
+
+        self._hooks = Hooks(self._loop, self._groups, self._guest, self._hooked)
+        self._hooks.run()
+
+    def forget(self, caller: Unfreeze) -> None:
+        if caller in self._waiting:
+            self._waiting.remove(caller)
+
+    def _hooked(self, reports: list[Json]) -> None:
+        self._hooks = None
+        self._guest.gate.are_hooks_due = False
+        self._guest.gate.reports = reports
+        self._finish()
+
+    def _finish(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        try:
+            self._groups.set_frozen(frozen=False)
+        except OSError as error:
+            for caller in waiting:
+                caller.fail(error)
+            return
+        self._guest.gate.open()
+        for caller in waiting:
+            caller.reply(self._guest.gate.reports)
+
+
 class Unfreeze:
     """Handler of /unfreeze."""
 
-    def __init__(self, exchange: Exchange, groups: Groups) -> None:
+    def __init__(self, exchange: Exchange, thaw: Thaw) -> None:
         self._exchange = exchange
-        self._groups = groups
+        self._thaw = thaw
 
     def data(self, data: bytes) -> None:
         pass
 
     def end(self) -> None:
-        try:
-            self._groups.set_frozen(frozen=False)
-        except OSError as error:
-            self._exchange.fail(500, f"the guest can't be thawed: {error}")
-        else:
+        self._thaw.ask(self)
+
+    def reply(self, reports: list[Json] | None) -> None:
+        if reports is None:
             self._exchange.reply(204, [])
+        else:
+            self._exchange.reply_json(200, {"hooks": reports})
+
+    def fail(self, error: OSError) -> None:
+        self._exchange.fail(500, f"the guest can't be thawed: {error}")
 
     def drained(self) -> None:
         pass
 
     def closed(self) -> None:
-        pass
+        self._thaw.forget(self)

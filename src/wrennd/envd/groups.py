@@ -1,7 +1,8 @@
 """The guest's cgroups: where processes of users run, what they may take, and how they are frozen.
 
-Terminals are in `ptys`, everything else in `user`; envd stays outside, so that it can answer while
-both stand still, and when they have taken all the memory that they may.
+Terminals are in `ptys`, hooks and what they leave behind in `hooks`, everything else in `user`;
+envd stays outside, so that it can answer while they stand still, and when they have taken all the
+memory that they may.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 # Name and cpu.weight: who types is served first.
-GROUPS = (("user", "50"), ("ptys", "200"))
+GROUPS = (("user", "50"), ("ptys", "200"), ("hooks", "200"))
 # Of the guest's memory, so much is out of users' reach, but never more than an eighth.
 RESERVED_BYTES = 128 << 20
 
@@ -33,6 +34,14 @@ class Groups:
         """The file that a process writes 0 to, to be in its group; empty without groups."""
         root = self._prepared()
         return f"{root}/{'ptys' if has_terminal else 'user'}/cgroup.procs" if root else ""
+
+    def hooks(self) -> str:
+        """The same for hooks, whose group is thawed before all others. Errors: OSError."""
+        root = self._prepared()
+        if not root:
+            return ""
+        write(f"{root}/hooks/cgroup.freeze", "0")
+        return f"{root}/hooks/cgroup.procs"
 
     def paths(self) -> list[str]:
         root = self._prepared()

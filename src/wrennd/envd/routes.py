@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from wrennd.envd.gate import CONTROL, SHUT_MESSAGE
 from wrennd.envd.init import VERSION_HEADER, Init
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from wrennd.envd.auth import Access
-    from wrennd.envd.clock import Clock
     from wrennd.envd.connection import Exchange, Handler, Headers
     from wrennd.envd.endpoints import Endpoints
-    from wrennd.envd.init import Settings
+    from wrennd.envd.init import Guest
     from wrennd.envd.rpc import Service
 
 MAX_UNWANTED_BYTES = 1 << 20
@@ -59,17 +58,13 @@ class Router:
 
     def __init__(
         self,
-        access: Access,
-        settings: Settings,
-        clock: Clock,
+        guest: Guest,
         services: dict[str, Callable[[], Service]],
         endpoints: Endpoints,
     ) -> None:
         """services: how to make each of them, which is done when it is first asked for: what no
         guest uses is never imported."""
-        self._access = access
-        self._settings = settings
-        self._clock = clock
+        self._guest = guest
         self._makers = services
         self._open = endpoints.open()
         self._guarded = endpoints.guarded()
@@ -77,18 +72,18 @@ class Router:
 
     def __call__(self, exchange: Exchange) -> Handler:
         request = exchange.request
+        if not self._guest.gate.is_open and request.path not in CONTROL:
+            return Answer(exchange, 503, SHUT_MESSAGE)
         if request.method == "OPTIONS":
             return Answer(exchange, 204, headers=PREFLIGHT)
         if request.path == "/health":
             return self._only(exchange, "GET") or Answer(exchange, 204, headers=VERSION_HEADER)
         if request.path == "/init":
-            return self._only(exchange, "POST") or Init(
-                exchange, self._access, self._settings, self._clock
-            )
+            return self._only(exchange, "POST") or Init(exchange, self._guest)
         if request.path in self._open:
             methods, make = self._open[request.path]
             return self._only(exchange, *methods) or make(exchange)
-        if not self._access.allows(request.headers):
+        if not self._guest.access.allows(request.headers):
             return Answer(exchange, 401, "the access token is missing or wrong")
         if request.path in self._guarded:
             methods, make = self._guarded[request.path]

@@ -6,6 +6,7 @@ import sys
 from time import monotonic
 
 from wrennd.envd.connection import Connection
+from wrennd.envd.gate import CONTROL
 from wrennd.envd.interpreter import (
     AF_INET,
     AF_INET6,
@@ -25,10 +26,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from wrennd.envd.connection import Exchange, Handler
+    from wrennd.envd.gate import Gate
     from wrennd.envd.loop import Loop
 
 BACKLOG = 128
 MAX_CONNECTIONS = 512
+# Beyond that for the host alone: after a restore the others are all dead, and in its way.
+RESERVED_CONNECTIONS = 32
 ACCEPTS_A_TURN = 16
 SWEEP_S = 10.0
 
@@ -53,11 +57,20 @@ class Server:
     """Owns the listener and every connection.
 
     When there are as many connections as are allowed, or descriptors run out, it accepts no more
-    until one has gone; clients wait in the backlog meanwhile.
+    until one has gone; clients wait in the backlog meanwhile. While the gate is shut, what clients
+    had asked for before stands still: nothing is taken from them nor given to them.
     """
 
-    def __init__(self, loop: Loop, listener: socket, route: Callable[[Exchange], Handler]) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        listener: socket,
+        route: Callable[[Exchange], Handler],
+        gate: Gate,
+    ) -> None:
         self._loop = loop
+        self._gate = gate
+        gate.on_change = self._gate_changed
         self._listener = listener
         self._listener.setblocking(False)
         self._route = route
@@ -69,9 +82,21 @@ class Server:
     def port(self) -> int:
         return int(self._listener.getsockname()[1])
 
+    @property
+    def _limit(self) -> int:
+        return MAX_CONNECTIONS + (0 if self._gate.is_open else RESERVED_CONNECTIONS)
+
+    def _gate_changed(self) -> None:
+        for connection in list(self._connections):
+            if self._gate.is_open:
+                connection.release()
+            else:
+                connection.hold(CONTROL)
+        self._resume()
+
     def _accept(self, _events: int) -> None:
         for _ in range(ACCEPTS_A_TURN):
-            if len(self._connections) >= MAX_CONNECTIONS:
+            if len(self._connections) >= self._limit:
                 self._rest()
                 return
             try:
@@ -108,7 +133,7 @@ class Server:
 
     def _forget_others(self, kept: Connection) -> None:
         for connection in self._connections - {kept}:
-            connection.close()
+            connection.reset()
 
     def _sweep(self) -> None:
         """Close connections that say nothing. With none left an idle guest has no timer at all."""

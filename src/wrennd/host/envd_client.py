@@ -5,14 +5,12 @@ RPCs go through the generated client (`envd_rpc.py`), which is imported when fir
 that takes long; `wait_ready` does it while the guest boots.
 """
 
-import base64
-import datetime
 import json
-import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import urlencode
 
@@ -26,6 +24,7 @@ from wrennd.core.model import Command, TerminalSize
 from wrennd.core.sandboxes import Exit, Output
 from wrennd.host import envd_wire
 from wrennd.host.envd_files import GuestFiles
+from wrennd.host.envd_orders import HookReport, Initialised, Orders, Told
 from wrennd.host.envd_wire import Peer, Reply, check_reply
 
 if TYPE_CHECKING:
@@ -36,32 +35,12 @@ PORT = 49983
 CALL_S = 30.0
 ATTEMPT_S = 2.0
 INPUT_BYTES = 1 << 20
-ENTROPY_BYTES = 64
+# The agent gives its hooks no more than that together.
+HOOKS_S = 60.0
+# A restored guest's clock is right when it is known to be this close to ours.
+CLOCK_TOLERANCE_S = 0.05
+CLOCK_ATTEMPTS = 5
 RAW = "application/octet-stream"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Orders:
-    """What a guest is told after every start. Empty means: as it was."""
-
-    token: str
-    env: Mapping[str, str] = field(default_factory=dict)
-    user: str = ""
-    workdir: str = ""
-
-    def to_json(self) -> bytes:
-        """With the time of now and fresh entropy: made anew for each attempt."""
-        body: dict[str, object] = {
-            "accessToken": self.token,
-            "envVars": dict(self.env),
-            "timestamp": datetime.datetime.now(datetime.UTC).isoformat(),
-            "entropy": base64.b64encode(os.urandom(ENTROPY_BYTES)).decode(),
-        }
-        if self.user:
-            body["defaultUser"] = self.user
-        if self.workdir:
-            body["defaultWorkdir"] = self.workdir
-        return json.dumps(body).encode()
 
 
 class EnvdClient:
@@ -98,27 +77,54 @@ class EnvdClient:
         self,
         *,
         token: str,
+        sandbox_id: str = "",
         env: Mapping[str, str] | None = None,
-        user: str = "",
-        workdir: str = "",
+        restored: bool = False,
         deadline: Deadline | None = None,
-    ) -> None:
-        """Set clock, entropy, token and defaults; from then on this client uses `token`.
+    ) -> Initialised:
+        """Set clock, entropy, identity, token, environment; from then on this client uses `token`.
 
+        sandbox_id: whose guest it is; empty and env None mean as it was. restored: the guest comes
+        from a snapshot, of which this client has the token. Then every older connection is dropped,
+        and the clock is set until it is known to be right, or CLOCK_ATTEMPTS times.
         Repeated until it is answered: an order that is carried out twice does no harm. Errors:
         InvalidInput for values that the agent refuses; GuestFailed when it refuses our token.
         """
-        orders = Orders(token=token, env=env or {}, user=user, workdir=workdir)
-        headers = {"Content-Type": "application/json", **self._headers}
-        reply = _repeat(
-            self._peer,
-            deadline or Deadline.after(CALL_S),
-            lambda: ("POST", "/init", headers, orders.to_json()),
+        orders = Orders(
+            token=token,
+            sandbox_id=sandbox_id,
+            env=env,
+            is_restored=restored,
         )
+        deadline = deadline or Deadline.after(CALL_S)
+        told = self._order(orders, deadline)
+        self._token = token
+        if not restored:
+            return Initialised()
+        warnings = told.warnings
+        for _ in range(CLOCK_ATTEMPTS - 1):
+            if told.clock_error_s <= CLOCK_TOLERANCE_S:
+                break
+            # What the first call touched had to be fetched from the snapshot; now it is there.
+            told = self._order(orders, deadline)
+        return Initialised(clock_error_s=told.clock_error_s, warnings=warnings)
+
+    def _order(self, orders: Orders, deadline: Deadline) -> Told:
+        """One /init, answered. Errors: as of `init`."""
+        headers = {"Content-Type": "application/json", **self._headers}
+        began = time.time()
+
+        def request() -> envd_wire.Request:
+            nonlocal began
+            began = time.time()
+            return "POST", "/init", headers, orders.to_json()
+
+        reply = _repeat(self._peer, deadline, request)
+        ended = time.time()
         if reply.status == 401:
             raise GuestFailed(f"{self._peer} refuses the access token")
         check_reply(reply, "initialise the guest")
-        self._token = token
+        return Told.understand(reply, began, ended)
 
     @contextmanager
     def start(self, command: Command, *, limit_s: float | None = None) -> Iterator["Started"]:
@@ -174,7 +180,8 @@ class EnvdClient:
     def freeze(self, wait_s: float) -> bool:
         """Stop every process of users, and write the guest's cached writes to its disk.
 
-        Returns whether both were done in time. `unfreeze` lets the processes go on.
+        Returns whether both were done in time. Until `unfreeze` the agent answers its host only,
+        and streams that are open stand still: call that after everything but a success, too.
         Errors: GuestFailed (also when the guest has no cgroups), VmmFailed, DeadlineExceeded.
         """
         target = f"/freeze?maxWaitMs={round(wait_s * 1000)}"
@@ -182,9 +189,20 @@ class EnvdClient:
         found = json.loads(reply.body)
         return bool(found["frozen"] and found["synced"])
 
-    def unfreeze(self) -> None:
-        """Errors: GuestFailed, VmmFailed, DeadlineExceeded."""
-        self._ask("POST", "/unfreeze", "thaw", CALL_S)
+    def unfreeze(self, deadline: Deadline | None = None) -> tuple[HookReport, ...]:
+        """Let users' processes go on; in a restored guest its hooks run first.
+
+        Without an `init` of a restored guest since the freeze everything goes on as it was.
+        Repeated until it is answered, for HOOKS_S and a call's time by default. Errors:
+        GuestFailed, VmmFailed, DeadlineExceeded.
+        """
+        reply = _repeat(
+            self._peer,
+            deadline or Deadline.after(HOOKS_S + CALL_S),
+            lambda: ("POST", "/unfreeze", self._headers, None),
+        )
+        check_reply(reply, "thaw")
+        return HookReport.all_of(reply)
 
     def metrics(self) -> Mapping[str, float]:
         """Processor, memory and disk, as docs/envd.md names them. Errors: as of `unfreeze`."""

@@ -219,12 +219,14 @@ def test_metrics_and_freezing(client, freezable):
     assert client.metrics()["mem_total"] > 0
     with pytest.raises(GuestFailed, match="no cgroup2"):
         client.freeze(1.0)
-    client.unfreeze()
+    assert client.unfreeze() == ()
     other = EnvdClient(freezable.address, freezable.port)
     with other.start(command("cat", has_stdin=True)) as cat:
         assert other.freeze(10.0) is True
+        with pytest.raises(GuestFailed, match="frozen"):
+            other.metrics()
+        assert other.unfreeze() == ()
         assert cat.send_stdin(b"later")
-        other.unfreeze()
         cat.close_stdin()
         assert [e.data for e in cat.events() if isinstance(e, Output)] == [b"later"]
 

@@ -23,7 +23,7 @@ def test_a_place_that_is_none_is_told_once(capsys):
 
 
 def test_paths(tmp_path):
-    for name in ("user", "ptys"):
+    for name in ("user", "ptys", "hooks"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "cgroup.freeze").touch()
     groups = Groups(lambda: os.fspath(tmp_path))
@@ -31,6 +31,9 @@ def test_paths(tmp_path):
     assert groups.procs(has_terminal=True) == f"{tmp_path}/ptys/cgroup.procs"
     groups.set_frozen(frozen=True)
     assert (tmp_path / "ptys" / "cgroup.freeze").read_text() == "1"
+    assert groups.hooks() == f"{tmp_path}/hooks/cgroup.procs"
+    assert (tmp_path / "hooks" / "cgroup.freeze").read_text() == "0"
+    assert (tmp_path / "user" / "cgroup.freeze").read_text() == "1"
     groups.set_frozen(frozen=False)
     assert (tmp_path / "user" / "cgroup.freeze").read_text() == "0"
 
