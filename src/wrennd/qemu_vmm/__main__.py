@@ -74,7 +74,9 @@ def _run(wanted: Options) -> int:
 
 def _controller(wanted: Options, log: Log, out: Sink, held: ExitStack) -> Controller:
     metrics = Recorder(time.monotonic())
-    identity = Identity(id=wanted.id, accel=wanted.accel, program=wanted.qemu)
+    identity = Identity(
+        id=wanted.id, accel=wanted.accel, program=wanted.qemu, max_mmds=wanted.max_mmds
+    )
     controller = Controller(identity, log, metrics, out)
     held.callback(controller.close)
     try:
@@ -93,6 +95,8 @@ def _serve(wanted: Options, controller: Controller, held: ExitStack) -> int:
     if wanted.api_socket is not None:
         listener = held.enter_context(listen(wanted.api_socket))
         controller.log.info(f'Listening on API socket ("{wanted.api_socket}").')
+    if wanted.metadata is not None:
+        config_file.load_metadata(wanted.metadata, controller)
     if wanted.config_file is not None:
         config_file.run(wanted.config_file, controller)
     with Server(controller, listener, wanted.max_body) as server:

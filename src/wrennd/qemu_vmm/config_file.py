@@ -1,28 +1,83 @@
 """`--config-file`: a whole microVM in one document, configured and started without the API."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from wrennd.qemu_vmm import schema
+from wrennd.qemu_vmm.balloon import BALLOON, Balloon
 from wrennd.qemu_vmm.controller import Controller
 from wrennd.qemu_vmm.faults import Fault, Prefix, unsupported
 from wrennd.qemu_vmm.json_reader import JsonError
+from wrennd.qemu_vmm.mmds import MMDS_CONFIG, MmdsConfig, read_put
 from wrennd.qemu_vmm.options import ExitCode, Stop
 from wrennd.qemu_vmm.phases import Call
-from wrennd.qemu_vmm.resources import CONFIG_FILE, ConfigFile
+from wrennd.qemu_vmm.resources import (
+    BOOT_SOURCE,
+    DRIVE,
+    ENTROPY,
+    LOGGER,
+    MACHINE_CONFIG,
+    METRICS,
+    NETWORK_INTERFACE,
+    BootSource,
+    Drive,
+    Entropy,
+    Logger,
+    MachineUpdate,
+    Metrics,
+    NetworkInterface,
+)
+from wrennd.qemu_vmm.schema import Field, anything, listed, optional, struct
 
 MAX_SIZE = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfigFile:
+    """A whole microVM in one document. What we can't do is only remembered as given or not."""
+
+    balloon: Balloon | None
+    drives: list[Drive]
+    boot_source: BootSource
+    cpu_config: bool
+    logger: Logger | None
+    machine_config: MachineUpdate | None
+    metrics: Metrics | None
+    mmds_config: MmdsConfig | None
+    network_interfaces: list[NetworkInterface]
+    vsock: bool
+    entropy: Entropy | None
+    pmem: bool
+    memory_hotplug: bool
+
+
+CONFIG_FILE = struct(
+    "VmmConfig",
+    ConfigFile,
+    (
+        Field(key="balloon", kind=optional(BALLOON)),
+        Field(key="drives", kind=listed(DRIVE), required=True),
+        Field(key="boot-source", kind=BOOT_SOURCE, required=True),
+        Field(key="cpu-config", kind=anything, default=False),
+        Field(key="logger", kind=optional(LOGGER)),
+        Field(key="machine-config", kind=optional(MACHINE_CONFIG)),
+        Field(key="metrics", kind=optional(METRICS)),
+        Field(key="mmds-config", kind=optional(MMDS_CONFIG)),
+        Field(key="network-interfaces", kind=listed(NETWORK_INTERFACE), default=()),
+        Field(key="vsock", kind=anything, default=False),
+        Field(key="entropy", kind=optional(ENTROPY)),
+        Field(key="pmem", kind=anything, default=False),
+        Field(key="memory-hotplug", kind=anything, default=False),
+    ),
+    ignores_unknown=True,
+)
 
 
 def run(path: Path, controller: Controller) -> None:
     """Do what the file says, and start the guest. Errors: Stop, with BAD_CONFIGURATION."""
     failed = "Configuration for VMM from one single json failed: "
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_SIZE + 1)
-    except OSError as error:
-        text = f"Unable to open or read from the configuration file: {error}"
-        raise Stop(ExitCode.BAD_CONFIGURATION, text) from None
+    data = _read(path, "configuration")
     if len(data) > MAX_SIZE:
         text = f"{failed}{path} is larger than {MAX_SIZE} bytes"
         raise Stop(ExitCode.BAD_CONFIGURATION, text)
@@ -40,10 +95,30 @@ def run(path: Path, controller: Controller) -> None:
     controller.log.info("Successfully started microvm that was configured from one single json")
 
 
+def load_metadata(path: Path, controller: Controller) -> None:
+    """`--metadata`: what the metadata service begins with. Errors: Stop, BAD_CONFIGURATION."""
+    try:
+        controller.perform(schema.decode(read_put, _read(path, "mmds content")))
+    except JsonError as error:
+        text = f"{Prefix.MMDS}metadata provided not valid json: {error}"
+        raise Stop(ExitCode.BAD_CONFIGURATION, text) from None
+    except Fault as fault:
+        raise Stop(ExitCode.BAD_CONFIGURATION, str(fault)) from None
+    controller.log.info("Successfully added metadata to mmds from file")
+
+
+def _read(path: Path, what: str) -> bytes:
+    """At most one byte more than may be."""
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_SIZE + 1)
+    except OSError as error:
+        text = f"Unable to open or read from the {what} file: {error}"
+        raise Stop(ExitCode.BAD_CONFIGURATION, text) from None
+
+
 def _refused(config: ConfigFile) -> Iterator[tuple[str, bool]]:
-    yield "balloon", config.balloon
     yield "cpu-config", config.cpu_config
-    yield "mmds", config.mmds_config
     yield "vsock", config.vsock
     yield "pmem", config.pmem
     yield "memory hotplug", config.memory_hotplug
@@ -56,6 +131,7 @@ def _actions(config: ConfigFile) -> Iterator[object]:
             yield action
     yield from config.drives
     yield from config.network_interfaces
-    if config.entropy is not None:
-        yield config.entropy
+    for device in (config.balloon, config.mmds_config, config.entropy):
+        if device is not None:
+            yield device
     yield Call.START

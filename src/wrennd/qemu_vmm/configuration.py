@@ -9,6 +9,8 @@ import stat
 from dataclasses import dataclass, replace
 
 from wrennd.linux import tun
+from wrennd.qemu_vmm import throttle
+from wrennd.qemu_vmm.balloon import Balloon
 from wrennd.qemu_vmm.faults import Fault, Prefix, os_text, unsupported
 from wrennd.qemu_vmm.resources import (
     MAX_VCPUS,
@@ -52,10 +54,28 @@ class OpenDrive:
     drive: Drive
     fd: int
     is_device: bool
+    # Once the guest runs it may be put on other files: how many times that happened, and under
+    # which number QEMU knows the descriptor then.
+    generation: int = 0
+    added_fdset: int | None = None
+
+    @property
+    def fdset(self) -> int:
+        """QEMU's descriptor set with the file in it."""
+        return self.fd if self.added_fdset is None else self.added_fdset
 
     @property
     def is_read_only(self) -> bool:
         return bool(self.drive.is_read_only)
+
+    @property
+    def limiter(self) -> RateLimiter | None:
+        return self.drive.rate_limiter
+
+    @property
+    def size(self) -> int:
+        """Of the file, or of the device, in bytes."""
+        return os.lseek(self.fd, 0, os.SEEK_END)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +95,7 @@ class Configuration:
         self.drives: list[OpenDrive] = []
         self.interfaces: list[OpenInterface] = []
         self.entropy: Entropy | None = None
+        self.balloon: Balloon | None = None
         self.serial: Serial | None = None
 
     # Every `set_...` and `insert_...` raises Fault and changes nothing when it refuses, but for a
@@ -125,6 +146,11 @@ class Configuration:
             )
         if machine.huge_pages is not HugePages.NONE:
             raise unsupported(Prefix.MACHINE, f"huge_pages {machine.huge_pages}")
+        if self.balloon is not None and machine.mem_size_mib < self.balloon.amount_mib:
+            raise Fault(
+                f"{Prefix.MACHINE}The memory size (MiB) is smaller than the previously set "
+                "balloon device target size."
+            )
         self.machine = machine
 
     def insert_drive(self, drive: Drive) -> None:
@@ -170,11 +196,15 @@ class Configuration:
             raise unsupported(Prefix.ENTROPY, "a rate limit on operations of the entropy device")
         self.entropy = entropy
 
+    def set_balloon(self, balloon: Balloon) -> None:
+        balloon.check(self.machine.mem_size_mib)
+        self.balloon = balloon
+
     def to_json(self) -> dict[str, object]:
         """As `GET /vm/config` shows it: every key, null for what is not set."""
         boot = self.boot.source if self.boot is not None else None
         return {
-            "balloon": None,
+            "balloon": as_json(self.balloon),
             "drives": [as_json(_shown_drive(opened.drive)) for opened in self.drives],
             "boot-source": as_json(boot or BootSource(kernel_image_path="")),
             "cpu-config": None,
@@ -215,6 +245,7 @@ def _shown_drive(drive: Drive) -> Drive:
     return replace(
         drive,
         is_read_only=bool(drive.is_read_only),
+        rate_limiter=throttle.shown(drive.rate_limiter),
         io_engine=drive.io_engine or IoEngine.SYNC,
     )
 
@@ -222,13 +253,9 @@ def _shown_drive(drive: Drive) -> Drive:
 def _shown_interface(interface: NetworkInterface) -> NetworkInterface:
     return replace(
         interface,
-        rx_rate_limiter=_shown_limiter(interface.rx_rate_limiter),
-        tx_rate_limiter=_shown_limiter(interface.tx_rate_limiter),
+        rx_rate_limiter=throttle.shown(interface.rx_rate_limiter),
+        tx_rate_limiter=throttle.shown(interface.tx_rate_limiter),
     )
-
-
-def _shown_limiter(limiter: RateLimiter | None) -> RateLimiter | None:
-    return limiter if limiter is not None and limiter.is_limit else None
 
 
 def _open(path: str, flags: int) -> int:
@@ -258,16 +285,28 @@ def _open_drive(drive: Drive) -> OpenDrive:
         raise Fault(f"{failed}Invalid block config.")
     if drive.io_engine is IoEngine.ASYNC:
         raise unsupported(Prefix.DRIVE, "io_engine Async")
-    path = drive.path_on_host
-    backing = f"{failed}Virtio backend error: Error manipulating the backing file: "
+    try:
+        return open_backing(drive, drive.path_on_host)
+    except BackingFault as fault:
+        raise Fault(f"{failed}{fault}") from None
+
+
+class BackingFault(Exception):
+    """A drive's file can't be one: without the prefix that says what was to be done with it."""
+
+
+def open_backing(drive: Drive, path: str) -> OpenDrive:
+    """`drive` on the file at `path`. Errors: BackingFault."""
+    problem = "Virtio backend error: Error manipulating the backing file: "
     try:
         fd = _open(path, os.O_RDONLY if drive.is_read_only else os.O_RDWR)
     except OSError as error:
-        raise Fault(f"{backing}{os_text(error)} {path}") from None
+        raise BackingFault(f"{problem}{os_text(error)} {path}") from None
     kind = os.fstat(fd).st_mode
     if not (stat.S_ISREG(kind) or stat.S_ISBLK(kind)):
         os.close(fd)
-        raise Fault(f"{backing}neither a regular file nor a block device {path}")
+        raise BackingFault(f"{problem}neither a regular file nor a block device {path}")
+    drive = replace(drive, path_on_host=path)
     return OpenDrive(drive=drive, fd=fd, is_device=stat.S_ISBLK(kind))
 
 

@@ -5,18 +5,21 @@ and a response comes out, one after the other.
 """
 
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wrennd.qemu_vmm import routes, start
+from wrennd.qemu_vmm import balloon, drives, mmds, routes, start
+from wrennd.qemu_vmm.balloon import Balloon, BalloonStatsUpdate, BalloonUpdate
 from wrennd.qemu_vmm.configuration import Configuration
 from wrennd.qemu_vmm.faults import Fault, Prefix, os_text, unsupported
+from wrennd.qemu_vmm.json_writer import to_json
 from wrennd.qemu_vmm.log import API_THREAD, Log
 from wrennd.qemu_vmm.machine import Accel
 from wrennd.qemu_vmm.metrics import Recorder
+from wrennd.qemu_vmm.mmds import DataStore, MmdsConfig, MmdsPatch, MmdsPut
 from wrennd.qemu_vmm.phases import TABLE, Call, Phase, check
 from wrennd.qemu_vmm.qemu import FAILURES, Qemu, QemuEnded
 from wrennd.qemu_vmm.resources import (
@@ -35,7 +38,7 @@ from wrennd.qemu_vmm.resources import (
 from wrennd.qemu_vmm.routes import Action, Unsupported
 from wrennd.qemu_vmm.sinks import Sink
 from wrennd.qemu_vmm.start import Host
-from wrennd.qemu_vmm.wire import Method, Request, respond, to_json
+from wrennd.qemu_vmm.wire import Method, Request, respond
 
 VERSION = "1.16.1-qemu"
 APP_NAME = "Firecracker"
@@ -48,6 +51,7 @@ class Identity:
     id: str
     accel: Accel
     program: Path
+    max_mmds: int  # bytes
 
 
 class Controller:
@@ -61,6 +65,7 @@ class Controller:
         self._last_shutdown = ""
         self.phase = Phase.NOT_STARTED
         self.configuration = Configuration()
+        self._mmds = DataStore(identity.max_mmds)
         self.qemu: Qemu | None = None
         self._does: dict[object, Callable[[Any], object]] = {
             Call.INSTANCE_INFO: self._instance_info,
@@ -72,6 +77,16 @@ class Controller:
             Call.CTRL_ALT_DEL: lambda _: self._command("system_powerdown"),
             Call.PAUSE: lambda _: self._set_running(False),
             Call.RESUME: lambda _: self._set_running(True),
+            Call.BALLOON: lambda _: self._show_balloon(),
+            Call.BALLOON_STATISTICS: lambda _: self._balloon_statistics(),
+            Call.BALLOON_HINTING: lambda _: balloon.refuse_hinting(self.configuration.balloon),
+            Call.MMDS: lambda _: self._data_store().get(),
+            Balloon: self.configuration.set_balloon,
+            BalloonUpdate: self._update_balloon,
+            BalloonStatsUpdate: self._update_balloon,
+            MmdsConfig: self._configure_mmds,
+            MmdsPatch: lambda patch: self._data_store().patch(patch.value),
+            MmdsPut: lambda put: self._data_store().put(put.value),
             BootSource: self.configuration.set_boot_source,
             MachineUpdate: self.configuration.update_machine,
             Drive: self.configuration.insert_drive,
@@ -97,10 +112,9 @@ class Controller:
             result = self.perform(action)
         except Fault as fault:
             self._count(request, "fails")
-            self.log.error(
-                f"Received Error. Status code: 400 Bad Request. Message: {fault}", API_THREAD
-            )
-            response = self._respond(400, action, {"fault_message": str(fault)})
+            code = f"{fault.status} {fault.reason}"
+            self.log.error(f"Received Error. Status code: {code}. Message: {fault}", API_THREAD)
+            response = self._respond(fault.status, action, {"fault_message": str(fault)})
         else:
             status, name = (204, "No Content") if result is None else (200, "OK")
             self.log.info(
@@ -123,11 +137,12 @@ class Controller:
         return self._does[key](action)
 
     def _respond(self, status: int, action: Action, value: object) -> bytes:
-        deprecated = routes.is_deprecated(action)
-        if deprecated:
-            self.log.warn("/machine-config: cpu_template field is deprecated.", API_THREAD)
+        deprecation = routes.deprecation(action)
+        if deprecation:
+            self.log.warn(deprecation, API_THREAD)
             self.metrics.count("deprecated_api", "deprecated_http_api_calls")
-        return respond(status, b"" if value is None else to_json(value), deprecated=deprecated)
+        body = b"" if value is None else to_json(value)
+        return respond(status, body, deprecated=bool(deprecation))
 
     def _count(self, request: Request, what: str) -> None:
         if request.method in (Method.PUT, Method.PATCH):
@@ -205,20 +220,50 @@ class Controller:
         self.metrics.took(name, time.monotonic() - began)
 
     def _command(self, command: str) -> None:
+        with self._running() as qemu:
+            qemu.execute(command)
+
+    @contextmanager
+    def _running(self) -> Iterator[Qemu]:
+        """QEMU, whose failures are answered as ours."""
         assert self.qemu is not None, "the phase table lets nothing here before the start"
         try:
-            self.qemu.execute(command)
+            yield self.qemu
         except FAILURES as error:
             raise Fault(f"{Prefix.INTERNAL}{error}") from error
 
-    def _patch_drive(self, patch: DrivePatch) -> None:
-        ids = [opened.drive.drive_id for opened in self.configuration.drives]
-        if patch.drive_id not in ids:
-            raise Fault(
-                f"{Prefix.DRIVE}Unable to patch the block device: Device not found Please verify "
-                "the request arguments."
+    def _data_store(self) -> DataStore:
+        """Before the start only: then it would be reached through a guest that is served."""
+        if self.phase is not Phase.NOT_STARTED:
+            raise mmds.not_initialized()
+        return self._mmds
+
+    def _configure_mmds(self, config: MmdsConfig) -> None:
+        ids = [opened.interface.iface_id for opened in self.configuration.interfaces]
+        mmds.refuse_to_serve(config, ids)
+
+    def _show_balloon(self) -> object:
+        if self.configuration.balloon is None:
+            raise balloon.not_found(has_started=self.qemu is not None)
+        return as_json(self.configuration.balloon)
+
+    def _update_balloon(self, update: BalloonUpdate | BalloonStatsUpdate) -> None:
+        with self._running() as qemu:
+            self.configuration.balloon = balloon.updated(
+                qemu.execute, self.configuration.balloon, update, self._mem_size_mib
             )
-        raise unsupported(Prefix.DRIVE, "changing a drive of a running microVM")
+
+    def _balloon_statistics(self) -> object:
+        with self._running() as qemu:
+            return balloon.statistics(qemu.execute, self.configuration.balloon, self._mem_size_mib)
+
+    @property
+    def _mem_size_mib(self) -> int:
+        return self.configuration.machine.mem_size_mib
+
+    def _patch_drive(self, patch: DrivePatch) -> None:
+        with self._running() as qemu:
+            drives.patch(qemu.execute, self.configuration.drives, patch)
 
     def _patch_interface(self, patch: NetworkInterfacePatch) -> None:
         ids = [opened.interface.iface_id for opened in self.configuration.interfaces]

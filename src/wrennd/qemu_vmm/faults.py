@@ -2,6 +2,7 @@
 
 import os
 from enum import StrEnum
+from typing import ClassVar
 
 
 class Prefix(StrEnum):
@@ -22,6 +23,7 @@ class Prefix(StrEnum):
     MACHINE = "Machine config error: "
     METRICS = "Metrics error: "
     MMDS = "MMDS error: "
+    MMDS_LIMIT = "MMDS limit exceeded error: "
     MMDS_CONFIG = "MMMDS config error: "
     NETWORK = "Network config error: "
     PMEM = "Pmem config error: "
@@ -30,7 +32,17 @@ class Prefix(StrEnum):
 
 
 class Fault(Exception):
-    """A refusal, as it stands in `fault_message` (status 400). The microVM is unchanged."""
+    """A refusal, as it stands in `fault_message`. The microVM is unchanged."""
+
+    status: ClassVar[int] = 400
+    reason: ClassVar[str] = "Bad Request"  # in the log only
+
+
+class TooLarge(Fault):
+    """More data than the metadata store may hold."""
+
+    status = 413
+    reason = "Payload too large"
 
 
 def unsupported(prefix: Prefix, feature: str) -> Fault:

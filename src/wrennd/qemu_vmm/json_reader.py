@@ -7,6 +7,10 @@ the byte at which reading stopped, a column counts bytes since the last one.
 import re
 from typing import NoReturn
 
+from wrennd.qemu_vmm.json_writer import float_text
+
+# What a document holds; objects with their keys in order, as serde_json's own maps are.
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 MAX_DEPTH = 128
 _SPACES = re.compile(rb"[ \n\t\r]*")
 _PLAIN = re.compile(rb'[^"\\\x00-\x1f]*')
@@ -308,6 +312,37 @@ class Reader:
         else:
             raise self.peek_error("expected value")
 
+    def value(self) -> Json:
+        """One value of any kind, kept. Of a key that comes twice the last counts."""
+        byte = self.peek_value()
+        if byte == ord("{"):
+            return self._object()
+        if byte == ord("["):
+            self.enter()
+            items: list[Json] = []
+            while self.next_item(first=not items):
+                items.append(self.value())
+            self.leave_list()
+            return items
+        if byte == ord('"'):
+            return self.string()
+        if byte in _WORDS:
+            return self.word(byte)
+        if byte == ord("-") or byte in b"0123456789":
+            return self.number()
+        raise self.peek_error("expected value")
+
+    def _object(self) -> dict[str, Json]:
+        self.enter()
+        found: dict[str, Json] = {}
+        first = True
+        while (key := self.next_key(first=first)) is not None:
+            first = False
+            self.colon()
+            found[key] = self.value()
+        self.leave_object()
+        return dict(sorted(found.items()))
+
     def wrong_type(self, expected: str) -> NoReturn:
         """Raise for the value that is next: it is not `expected`."""
         byte = self.peek_value()
@@ -326,8 +361,9 @@ class Reader:
 
 
 def describe_number(number: int | float) -> str:
-    kind = "integer" if isinstance(number, int) else "floating point"
-    return f"{kind} `{number}`"
+    if isinstance(number, int):
+        return f"integer `{number}`"
+    return f"floating point `{float_text(number)}`"
 
 
 def _debug(text: str) -> str:

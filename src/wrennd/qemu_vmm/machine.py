@@ -9,14 +9,14 @@ import json
 from dataclasses import dataclass
 from enum import StrEnum
 
+from wrennd.qemu_vmm import throttle
+from wrennd.qemu_vmm.balloon import BALLOON_DEVICE, POLLING_PROPERTY, Balloon
 from wrennd.qemu_vmm.configuration import OpenDrive, OpenInterface
 from wrennd.qemu_vmm.resources import (
     DEFAULT_BOOT_ARGS,
     CacheType,
     Entropy,
     MachineConfig,
-    RateLimiter,
-    TokenBucket,
 )
 
 MAX_DEVICES = 17  # Firecracker's limit on x86-64; microvm with ACPI has 24 transports
@@ -25,6 +25,9 @@ MAX_DEVICES = 17  # Firecracker's limit on x86-64; microvm with ACPI has 24 tran
 # is never used: it interrupts by pin 0 of the second IOAPIC, and QEMU treats pin 0 of any IOAPIC
 # as the PIT's, which is wired to pin 2 (hw/intc/ioapic.c), so its interrupts never arrive.
 LAST_BUS = 23
+# The balloon's place is fixed: with or without it, and with any number of others, nobody moves.
+BALLOON_BUS = 1
+_PERIOD_MAX = (1 << 32) - 1  # ms
 _SERIAL_MAX = 20  # VIRTIO_BLK_ID_BYTES
 
 # pit and pic: kernels that don't know `tsc_early_khz=` calibrate against them. rtc: without it
@@ -67,6 +70,7 @@ class Machine:
     interfaces: tuple[OpenInterface, ...]
     macs: tuple[str, ...]
     entropy: Entropy | None
+    balloon: Balloon | None
     boot_fds: tuple[int, ...]
     qmp_fd: int
     console_fd: int
@@ -119,6 +123,8 @@ class Machine:
             bus -= 1
         if self.entropy is not None:
             arguments += _entropy(self.entropy, bus)
+        if self.balloon is not None:
+            arguments += _balloon(self.balloon)
         return arguments
 
 
@@ -139,56 +145,58 @@ def _device(driver: str, name: str, bus: int, **properties: object) -> list[str]
 
 
 def _drive(opened: OpenDrive, index: int, bus: int) -> list[str]:
-    """A raw image through a descriptor set: QEMU opens no path. Unsafe: a flush does nothing."""
-    node = f"drive{index}"
-    file: dict[str, object] = {
-        "driver": "host_device" if opened.is_device else "file",
-        "filename": f"/dev/fdset/{opened.fd}",
-        # Firecracker takes no locks; one on an inherited description would outlive QEMU.
-        "locking": "off",
-    }
-    cache = {"direct": False, "no-flush": opened.drive.cache_type is CacheType.UNSAFE}
-    image: dict[str, object] = {
-        "driver": "raw",
+    """A raw image through a descriptor set: QEMU opens no path."""
+    return [
+        *("-add-fd", f"fd={opened.fd},set={opened.fdset}"),
+        *_object("throttle-group", throttle_group(index), limits=throttle.limits(opened.limiter)),
+        *("-blockdev", json.dumps(drive_node(opened, index))),
+        # The guest sees an error, as from a disk: QEMU's default would stop the whole machine.
+        *_device(
+            "virtio-blk-device",
+            drive_device(index),
+            bus,
+            drive=node_name(opened, index),
+            serial=opened.drive.drive_id[:_SERIAL_MAX],
+            rerror="report",
+            werror="report",
+        ),
+    ]
+
+
+def drive_device(index: int) -> str:
+    return f"drive{index}-device"
+
+
+def throttle_group(index: int) -> str:
+    """Every drive has one: limits may come while the guest runs."""
+    return f"limit{index}"
+
+
+def node_name(opened: OpenDrive, index: int) -> str:
+    return f"drive{index}.{opened.generation}"
+
+
+def drive_node(opened: OpenDrive, index: int) -> dict[str, object]:
+    """The drive's block nodes, its limits on top. Cache type Unsafe: a flush does nothing."""
+    common = {
         "read-only": opened.is_read_only,
         "discard": "unmap",
-        "cache": cache,
+        "cache": {"direct": False, "no-flush": opened.drive.cache_type is CacheType.UNSAFE},
     }
-    arguments = ["-add-fd", f"fd={opened.fd},set={opened.fd}"]
-    limiter = opened.drive.rate_limiter
-    if limiter is not None and limiter.is_limit:
-        group = f"limit{index}"
-        arguments += _object("throttle-group", group, limits=throttle_limits(limiter))
-        throttle = {"driver": "throttle", "throttle-group": group, "file": {**image, "file": file}}
-        image = {**throttle, "read-only": opened.is_read_only, "discard": "unmap", "cache": cache}
-    else:
-        image["file"] = file
-    arguments += ["-blockdev", json.dumps({**image, "node-name": node})]
-    # The guest sees an error, as from a disk: QEMU's default would stop the whole machine.
-    return arguments + _device(
-        "virtio-blk-device",
-        f"{node}-device",
-        bus,
-        drive=node,
-        serial=opened.drive.drive_id[:_SERIAL_MAX],
-        rerror="report",
-        werror="report",
-    )
-
-
-def throttle_limits(limiter: RateLimiter) -> dict[str, int]:
-    """QEMU's leaky bucket for Firecracker's token buckets: the same rate, bursts of the size."""
-    limits: dict[str, int] = {}
-    for prefix, bucket in (("bps", limiter.bandwidth), ("iops", limiter.ops)):
-        if bucket is not None and bucket.is_limit:
-            limits[f"{prefix}-total"] = bucket.per_second
-            limits[f"{prefix}-total-max"] = max(bucket.per_second, _burst(bucket))
-            limits[f"{prefix}-total-max-length"] = 1
-    return limits
-
-
-def _burst(bucket: TokenBucket) -> int:
-    return bucket.size + (bucket.one_time_burst or 0)
+    file = {
+        "driver": "host_device" if opened.is_device else "file",
+        "filename": f"/dev/fdset/{opened.fdset}",
+        # Firecracker takes no locks; one on an inherited description would outlive QEMU.
+        "locking": "off",
+        **common,
+    }
+    return {
+        "driver": "throttle",
+        "throttle-group": throttle_group(index),
+        "node-name": node_name(opened, index),
+        "file": {"driver": "raw", "file": file, **common},
+        **common,
+    }
 
 
 def _interface(opened: OpenInterface, mac: str, index: int, bus: int) -> list[str]:
@@ -212,12 +220,32 @@ def _entropy(entropy: Entropy, bus: int) -> list[str]:
     limiter = entropy.rate_limiter
     limits: dict[str, object] = {}
     if limiter is not None and limiter.bandwidth is not None and limiter.bandwidth.is_limit:
-        limits["max-bytes"] = limiter.bandwidth.size
-        limits["period"] = limiter.bandwidth.refill_time
+        period = min(limiter.bandwidth.refill_time, _PERIOD_MAX)
+        limits["max-bytes"] = max(
+            1, limiter.bandwidth.size * period // limiter.bandwidth.refill_time
+        )
+        limits["period"] = period
     return [
         *_object("rng-builtin", "rng-source"),
         *_device("virtio-rng-device", "rng", bus, rng="rng-source", **limits),
     ]
+
+
+def _balloon(balloon: Balloon) -> list[str]:
+    """What it asks for is told over QMP, before the guest runs."""
+    statistics = {}
+    if balloon.stats_polling_interval_s:
+        statistics[POLLING_PROPERTY] = balloon.stats_polling_interval_s
+    return _device(
+        "virtio-balloon-device",
+        BALLOON_DEVICE,
+        BALLOON_BUS,
+        **{
+            "deflate-on-oom": balloon.deflate_on_oom,
+            "free-page-reporting": balloon.free_page_reporting,
+            **statistics,
+        },
+    )
 
 
 def kernel_command_line(

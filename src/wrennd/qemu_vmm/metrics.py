@@ -11,9 +11,9 @@ import time
 from collections import Counter
 
 from wrennd.qemu_vmm.faults import Fault, Prefix, os_text
+from wrennd.qemu_vmm.json_writer import to_json
 from wrennd.qemu_vmm.resources import Metrics
 from wrennd.qemu_vmm.sinks import open_output
-from wrennd.qemu_vmm.wire import to_json
 
 PERIOD_S = 60.0
 

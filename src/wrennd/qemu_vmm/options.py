@@ -47,6 +47,7 @@ _OPTIONS = {
     "id": True,
     "level": True,
     "log-path": True,
+    "metadata": True,
     "metrics-path": True,
     "mmds-size-limit": True,
     "module": True,
@@ -82,6 +83,8 @@ class Options:
     logger: Logger
     metrics_path: str | None
     max_body: int
+    max_mmds: int
+    metadata: Path | None
     wants_help: bool
     wants_version: bool
 
@@ -101,7 +104,8 @@ def parse(arguments: Sequence[str]) -> Options:
             f"Invalid value for logger level: {level}.Possible values: "
             "[Error, Warning, Info, Debug]",
         )
-    config_file = given.get("config-file")
+    config_file, metadata = given.get("config-file"), given.get("metadata")
+    max_body = int(given.get("http-api-max-payload-size", DEFAULT_MAX_BODY))
     return Options(
         api_socket=None if "no-api" in given else given.get("api-sock", DEFAULT_SOCKET),
         id=given.get("id", DEFAULT_ID),
@@ -116,7 +120,9 @@ def parse(arguments: Sequence[str]) -> Options:
             module=given.get("module"),
         ),
         metrics_path=given.get("metrics-path"),
-        max_body=int(given.get("http-api-max-payload-size", DEFAULT_MAX_BODY)),
+        max_body=max_body,
+        max_mmds=int(given.get("mmds-size-limit", max_body)),
+        metadata=None if metadata is None else Path(metadata),
         wants_help="help" in given,
         wants_version="version" in given,
     )

@@ -2,7 +2,9 @@
 
 from enum import StrEnum
 
+from wrennd.qemu_vmm.balloon import Balloon, BalloonStatsUpdate, BalloonUpdate
 from wrennd.qemu_vmm.faults import Fault
+from wrennd.qemu_vmm.mmds import MmdsConfig, MmdsPatch, MmdsPut
 from wrennd.qemu_vmm.resources import (
     BootSource,
     Drive,
@@ -37,6 +39,10 @@ class Call(StrEnum):
     CTRL_ALT_DEL = "send ctrl alt del"
     PAUSE = "pause vm"
     RESUME = "resume vm"
+    BALLOON = "balloon"
+    BALLOON_STATISTICS = "balloon statistics"
+    BALLOON_HINTING = "balloon hinting"
+    MMDS = "mmds"
 
 
 class When(StrEnum):
@@ -60,6 +66,13 @@ TABLE: dict[type | Call, When] = {
     Call.CTRL_ALT_DEL: When.AFTER,
     Call.PAUSE: When.AFTER,
     Call.RESUME: When.AFTER,
+    Call.BALLOON: When.ANY,
+    Call.BALLOON_STATISTICS: When.AFTER,
+    Call.BALLOON_HINTING: When.AFTER,
+    Call.MMDS: When.ANY,
+    Balloon: When.BEFORE,
+    BalloonUpdate: When.AFTER,
+    BalloonStatsUpdate: When.AFTER,
     BootSource: When.BEFORE,
     MachineUpdate: When.BEFORE,
     Drive: When.BEFORE_OR_PCI,
@@ -67,6 +80,9 @@ TABLE: dict[type | Call, When] = {
     NetworkInterface: When.BEFORE_OR_PCI,
     NetworkInterfacePatch: When.AFTER,
     Entropy: When.BEFORE,
+    MmdsConfig: When.BEFORE,
+    MmdsPut: When.ANY,
+    MmdsPatch: When.ANY,
     Logger: When.BEFORE,
     Metrics: When.BEFORE,
     Serial: When.BEFORE,

@@ -13,7 +13,7 @@ import os
 import selectors
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -117,12 +117,15 @@ class Qemu:
         while len(self._selector.get_map()) > 0:
             self.pump(1.0)
 
-    def execute(self, command: str, **arguments: object) -> Any:
-        """Run a QMP command. Errors: QmpRefused, QmpBroken, QemuEnded, DeadlineExceeded."""
+    def execute(self, command: str, fds: Sequence[int] = (), **arguments: object) -> Any:
+        """Run a QMP command; `fds` go along with it, as copies.
+
+        Errors: QmpRefused, QmpBroken, QemuEnded, DeadlineExceeded.
+        """
         deadline = Deadline.after(COMMAND_TIMEOUT_S)
         self._asked += 1
         self._reply = None
-        self._send(encode(command, arguments, self._asked))
+        self._send(encode(command, arguments, self._asked), fds)
         reply = self._pump_until(lambda: self._reply, deadline, f"QEMU's answer to {command}")
         if reply.error:
             raise QmpRefused(reply.error)
@@ -137,10 +140,13 @@ class Qemu:
             self.pump(deadline.remaining_s)
         return found
 
-    def _send(self, data: bytes) -> None:
+    def _send(self, data: bytes, fds: Sequence[int]) -> None:
         """Commands are short and answered one by one: they fit the socket's buffer."""
         try:
-            self._qmp.send(data)
+            if fds:
+                socket.send_fds(self._qmp, [data], fds)
+            else:
+                self._qmp.send(data)
         except OSError as error:
             if error.errno == errno.EAGAIN:
                 raise QmpBroken("QEMU does not read its monitor") from None

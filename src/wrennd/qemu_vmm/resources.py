@@ -10,11 +10,9 @@ from enum import StrEnum
 
 from wrennd.qemu_vmm.schema import (
     Field,
-    anything,
     boolean,
     checked,
     choice,
-    listed,
     optional,
     path,
     string,
@@ -77,8 +75,9 @@ class TokenBucket:
 
     @property
     def is_limit(self) -> bool:
-        """Firecracker treats a bucket without size or time as no limit."""
-        return self.size > 0 and self.refill_time > 0
+        """Firecracker treats a bucket without size or time as no limit, and one whose time is
+        more nanoseconds than 64 bits hold."""
+        return self.size > 0 and 0 < self.refill_time < (1 << 64) / 10**6
 
     @property
     def per_second(self) -> int:
@@ -183,25 +182,6 @@ class Metrics:
 class Serial:
     serial_out_path: str | None
     rate_limiter: TokenBucket | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConfigFile:
-    """A whole microVM in one document. What we can't do is only remembered as given or not."""
-
-    balloon: bool
-    drives: list[Drive]
-    boot_source: BootSource
-    cpu_config: bool
-    logger: Logger | None
-    machine_config: MachineUpdate | None
-    metrics: Metrics | None
-    mmds_config: bool
-    network_interfaces: list[NetworkInterface]
-    vsock: bool
-    entropy: Entropy | None
-    pmem: bool
-    memory_hotplug: bool
 
 
 def _mac_problem(text: str) -> str:
@@ -345,26 +325,6 @@ ACTION = struct(
 )
 VM_STATE = struct(
     "Vm", lambda state: state, (Field(key="state", kind=choice(WantedState), required=True),)
-)
-CONFIG_FILE = struct(
-    "VmmConfig",
-    ConfigFile,
-    (
-        Field(key="balloon", kind=anything, default=False),
-        Field(key="drives", kind=listed(DRIVE), required=True),
-        Field(key="boot-source", kind=BOOT_SOURCE, required=True),
-        Field(key="cpu-config", kind=anything, default=False),
-        Field(key="logger", kind=optional(LOGGER)),
-        Field(key="machine-config", kind=optional(MACHINE_CONFIG)),
-        Field(key="metrics", kind=optional(METRICS)),
-        Field(key="mmds-config", kind=anything, default=False),
-        Field(key="network-interfaces", kind=listed(NETWORK_INTERFACE), default=()),
-        Field(key="vsock", kind=anything, default=False),
-        Field(key="entropy", kind=optional(ENTROPY)),
-        Field(key="pmem", kind=anything, default=False),
-        Field(key="memory-hotplug", kind=anything, default=False),
-    ),
-    ignores_unknown=True,
 )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from wrennd.qemu_vmm import resources, schema
+from wrennd.qemu_vmm import balloon, mmds, resources, schema
 from wrennd.qemu_vmm.faults import Fault, Prefix
 from wrennd.qemu_vmm.json_reader import JsonError
 from wrennd.qemu_vmm.phases import Call, When
@@ -47,6 +47,8 @@ class Route:
     parse: Callable[[Tokens, bytes], Action]
     # Some methods are told from others by a second token; without a match the path is unknown.
     second: str | None = None
+    # A few calls do without the body that their method has.
+    needs_no_body: bool = False
 
     def answers(self, method: Method, tokens: Tokens) -> bool:
         if self.method is not method or self.token != (tokens[0] if tokens else ""):
@@ -62,10 +64,10 @@ def parse(request: Request) -> Action:
     token = tokens[0] if tokens else ""
     has_body = request.body is not None
     wants_body = request.method in (Method.PUT, Method.PATCH)
-    if has_body == wants_body:
-        for route in ROUTES:
-            if route.answers(request.method, tokens):
-                return route.parse(tokens[1:], request.body or b"")
+    for route in ROUTES:
+        is_taken = has_body == wants_body or (route.needs_no_body and not has_body)
+        if is_taken and route.answers(request.method, tokens):
+            return route.parse(tokens[1:], request.body or b"")
     if has_body != wants_body:
         raise Fault(_NO_BODY[request.method])
     raise _unknown(request.method, token)
@@ -84,9 +86,13 @@ def decode(kind: Kind[T], body: bytes) -> T:
         ) from None
 
 
-def is_deprecated(action: Action) -> bool:
-    """Whether the request used something that clients are to stop using."""
-    return isinstance(action, MachineUpdate) and action.cpu_template is not None
+def deprecation(action: Action) -> str:
+    """What the request used that clients are to stop using; empty when there is nothing."""
+    if isinstance(action, MachineUpdate) and action.cpu_template is not None:
+        return "/machine-config: cpu_template field is deprecated."
+    if isinstance(action, mmds.MmdsConfig) and action.version is mmds.Version.V1:
+        return "PUT /mmds/config: V1 is deprecated. Use V2 instead."
+    return ""
 
 
 def _call(call: Call) -> Callable[[Tokens, bytes], Action]:
@@ -187,11 +193,45 @@ def _snapshot(tokens: Tokens, body: bytes) -> Action:
 def _mmds(tokens: Tokens, body: bytes) -> Action:
     match tokens[:1]:
         case []:
-            return Unsupported(prefix=Prefix.MMDS, feature="mmds", when=When.ANY)
+            return decode(mmds.read_put, body)
         case ["config"]:
-            return Unsupported(prefix=Prefix.MMDS_CONFIG, feature="mmds", when=When.BEFORE)
+            return decode(mmds.MMDS_CONFIG, body)
         case _:
-            raise Fault(f"Unrecognized PUT request path `{tokens[0]}`.")
+            raise _unrecognized(Method.PUT, tokens[0])
+
+
+def _unrecognized(method: Method, path: str) -> Fault:
+    return Fault(f"Unrecognized {method} request path `{path}`.")
+
+
+def _balloon(tokens: Tokens, body: bytes) -> Action:
+    match tokens:
+        case []:
+            return Call.BALLOON
+        case ["statistics", *_]:
+            return Call.BALLOON_STATISTICS
+        case ["hinting", "status", *_]:
+            return Call.BALLOON_HINTING
+        case ["hinting", *rest]:
+            raise _unrecognized(Method.GET, f"/hinting/{''.join(rest[:1])}")
+    raise _unrecognized(Method.GET, tokens[0])
+
+
+def _balloon_patch(tokens: Tokens, body: bytes) -> Action:
+    match tokens:
+        case ["hinting", "start", *_]:
+            if body:
+                decode(balloon.START_HINTING, body)
+            return Call.BALLOON_HINTING
+        case ["hinting", "stop", *_]:
+            return Call.BALLOON_HINTING
+        case ["hinting", *rest]:
+            raise _unrecognized(Method.PATCH, f"/hinting/{''.join(rest[:1])}")
+    if not body:
+        raise Fault(_NO_BODY[Method.PATCH])
+    if tokens[:1] == ["statistics"]:
+        return decode(balloon.BALLOON_STATS_UPDATE, body)
+    return decode(balloon.BALLOON_UPDATE, body)
 
 
 def _unplug(tokens: Tokens, body: bytes) -> Action:
@@ -220,22 +260,13 @@ ROUTES = (
     Route(method=Method.PUT, token="serial", parse=_resource(resources.SERIAL)),
     Route(method=Method.PATCH, token="vm", parse=_vm_state),
     Route(method=Method.PUT, token="snapshot", parse=_snapshot),
+    Route(method=Method.GET, token="balloon", parse=_balloon),
+    Route(method=Method.PUT, token="balloon", parse=_resource(balloon.BALLOON)),
+    Route(method=Method.PATCH, token="balloon", parse=_balloon_patch, needs_no_body=True),
+    Route(method=Method.GET, token="mmds", parse=_call(Call.MMDS)),
+    Route(method=Method.PUT, token="mmds", parse=_mmds),
+    Route(method=Method.PATCH, token="mmds", parse=_resource(mmds.read_patch)),
     # What this VMM can't do
-    Route(
-        method=Method.GET,
-        token="balloon",
-        parse=_refused(Prefix.BALLOON_CONFIG, "balloon", When.ANY),
-    ),
-    Route(
-        method=Method.PUT,
-        token="balloon",
-        parse=_refused(Prefix.BALLOON_CONFIG, "balloon", When.BEFORE),
-    ),
-    Route(
-        method=Method.PATCH,
-        token="balloon",
-        parse=_refused(Prefix.BALLOON_UPDATE, "balloon", When.AFTER),
-    ),
     Route(
         method=Method.PUT,
         token="cpu-config",
@@ -245,9 +276,6 @@ ROUTES = (
     Route(method=Method.PUT, token="pmem", parse=_refused(Prefix.PMEM, "pmem", When.BEFORE_OR_PCI)),
     Route(method=Method.PATCH, token="pmem", parse=_refused(Prefix.PMEM, "pmem", When.AFTER)),
     Route(method=Method.DELETE, token="pmem", parse=_unplug),
-    Route(method=Method.GET, token="mmds", parse=_refused(Prefix.MMDS, "mmds", When.ANY)),
-    Route(method=Method.PUT, token="mmds", parse=_mmds),
-    Route(method=Method.PATCH, token="mmds", parse=_refused(Prefix.MMDS, "mmds", When.ANY)),
     Route(
         method=Method.GET,
         token="hotplug",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wrennd.linux import tsc
-from wrennd.qemu_vmm import qemu
+from wrennd.qemu_vmm import balloon, qemu
 from wrennd.qemu_vmm.configuration import (
     Configuration,
     OpenBoot,
@@ -77,6 +77,7 @@ def start(configuration: Configuration, host: Host) -> Qemu:
             interfaces=tuple(configuration.interfaces),
             macs=tuple(_mac(opened) for opened in configuration.interfaces),
             entropy=configuration.entropy,
+            balloon=configuration.balloon,
             boot_fds=tuple(fd for fd in (boot.kernel_fd, boot.initrd_fd) if fd >= 0),
             qmp_fd=qmp_fd,
             console_fd=console_fd,
@@ -90,6 +91,9 @@ def start(configuration: Configuration, host: Host) -> Qemu:
     except qemu.FAILURES as error:
         raise Fault(f"{Prefix.START}{error}") from error
     try:
+        if configuration.balloon is not None:
+            mem_size_mib = configuration.machine.mem_size_mib
+            balloon.set_target(started.execute, configuration.balloon, mem_size_mib)
         started.execute("cont")
     except qemu.FAILURES as error:
         started.close()
@@ -100,6 +104,7 @@ def start(configuration: Configuration, host: Host) -> Qemu:
 def _check_devices(configuration: Configuration) -> None:
     count = len(configuration.drives) + len(configuration.interfaces)
     count += configuration.entropy is not None
+    count += configuration.balloon is not None
     if count > MAX_DEVICES:
         raise Fault(
             f"{Prefix.START}Failed to allocate guest resource: {count} devices, at most "

@@ -5,7 +5,6 @@ keep-alive always, a body if and only if Content-Length says so (chunks are not 
 errors as JSON under `error` with a raw newline in it. Knows no sockets and no routes.
 """
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -226,10 +225,3 @@ def respond(
 
 def interim(event: Continue) -> bytes:
     return respond(100, version=event.version)
-
-
-def to_json(value: object) -> bytes:
-    """Compact, and text beyond ASCII as it is: as serde_json writes."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode(
-        errors="surrogatepass"
-    )

@@ -279,11 +279,6 @@ def test_what_needs_a_running_guest(server, method, path, body):
     ("method", "path", "prefix", "feature"),
     [
         ("PUT", "/vsock", "Vsock config error: ", "vsock"),
-        ("PUT", "/balloon", "Balloon config error: ", "balloon"),
-        ("GET", "/balloon", "Balloon config error: ", "balloon"),
-        ("PUT", "/mmds", "MMDS error: ", "mmds"),
-        ("GET", "/mmds", "MMDS error: ", "mmds"),
-        ("PUT", "/mmds/config", "MMMDS config error: ", "mmds"),
         ("PUT", "/pmem/a", "Pmem config error: ", "pmem"),
         ("PUT", "/hotplug/memory", "Memory hotplug config error: ", "memory hotplug"),
         ("PUT", "/cpu-config", "Configure CPU error: ", "cpu-config"),

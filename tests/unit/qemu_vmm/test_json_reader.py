@@ -26,9 +26,11 @@ def skip(data):
     reader.end()
 
 
-def error_of(data):
+def error_of(data, read=Reader.skip):
+    reader = Reader(data)
     try:
-        skip(data)
+        read(reader)
+        reader.end()
     except JsonError as error:
         return error
     return None
@@ -38,6 +40,17 @@ def error_of(data):
 def test_all_json_is_taken(value, indent, is_ascii):
     text = json.dumps(value, indent=indent, ensure_ascii=is_ascii)
     skip(text.encode(errors="surrogatepass"))
+
+
+def test_objects_keep_their_keys_sorted_and_the_last_of_each():
+    value = Reader(b'{"b":1,"a":[{"d":2,"c":null}],"b":3}').value()
+    assert value == {"a": [{"c": None, "d": 2}], "b": 3}
+    assert list(value) == ["a", "b"]
+
+
+@given(st.binary(max_size=60))
+def test_reading_and_skipping_agree(data):
+    assert str(error_of(data, Reader.value)) == str(error_of(data))
 
 
 @given(st.text(), st.booleans())

@@ -4,8 +4,9 @@ from itertools import pairwise
 
 import pytest
 
+from wrennd.qemu_vmm.balloon import Balloon
 from wrennd.qemu_vmm.configuration import OpenDrive, OpenInterface
-from wrennd.qemu_vmm.machine import Accel, Machine, kernel_command_line, throttle_limits
+from wrennd.qemu_vmm.machine import Accel, Machine, kernel_command_line
 from wrennd.qemu_vmm.resources import (
     DEFAULT_BOOT_ARGS,
     CacheType,
@@ -54,6 +55,7 @@ MACHINE = Machine(
     interfaces=(INTERFACE,),
     macs=("02:00:00:00:00:01",),
     entropy=Entropy(rate_limiter=None),
+    balloon=None,
     boot_fds=(10,),
     qmp_fd=3,
     console_fd=4,
@@ -87,7 +89,7 @@ def test_qemu_gets_descriptors_and_no_path_of_a_drive():
     assert values(MACHINE, "-add-fd") == ["fd=20,set=20"]
     assert not any("/never" in argument for argument in MACHINE.arguments())
     (block,) = values(MACHINE, "-blockdev")
-    assert json.loads(block)["file"]["filename"] == "/dev/fdset/20"
+    assert json.loads(block)["file"]["file"]["filename"] == "/dev/fdset/20"
 
 
 def test_a_disk_error_is_the_guests_own():
@@ -106,28 +108,43 @@ def test_only_writeback_flushes(cache_type, no_flush):
 
 def test_block_devices_have_another_driver():
     (block,) = values(replace(MACHINE, drives=(replace(DRIVE, is_device=True),)), "-blockdev")
-    assert json.loads(block)["file"]["driver"] == "host_device"
+    assert json.loads(block)["file"]["file"]["driver"] == "host_device"
 
 
-def test_a_limit_stands_between_guest_and_image():
+def test_limits_stand_between_guest_and_image():
     limiter = RateLimiter(
         bandwidth=TokenBucket(size=1000, one_time_burst=500, refill_time=100), ops=None
     )
     machine = changed(rate_limiter=limiter, is_read_only=True)
     block = json.loads(values(machine, "-blockdev")[0])
-    assert (block["driver"], block["read-only"], block["file"]["read-only"]) == (
-        "throttle",
-        True,
-        True,
-    )
-    assert throttle_limits(limiter) == {
-        "bps-total": 10_000,
-        "bps-total-max": 10_000,
-        "bps-total-max-length": 1,
+    assert (block["driver"], block["throttle-group"]) == ("throttle", "limit0")
+    assert block["read-only"] is block["file"]["read-only"] is block["file"]["file"]["read-only"]
+    assert block["read-only"] is True
+    group = json.loads(values(machine, "-object")[1])
+    assert (group["id"], group["limits"]["bps-total"]) == ("limit0", 10_000)
+
+
+def test_a_limit_of_the_entropy_device_fits_32_bits():
+    bucket = TokenBucket(size=1 << 40, one_time_burst=None, refill_time=1 << 40)
+    entropy = Entropy(rate_limiter=RateLimiter(bandwidth=bucket, ops=None))
+    rng = devices(replace(MACHINE, entropy=entropy))[-1]
+    assert (rng["max-bytes"], rng["period"]) == ((1 << 32) - 1, (1 << 32) - 1)
+
+
+def test_the_balloon_moves_nobody():
+    balloon = Balloon(amount_mib=64, deflate_on_oom=True, stats_polling_interval_s=3)
+    *others, found = devices(replace(MACHINE, balloon=balloon))
+    assert others == devices(MACHINE)
+    assert found == {
+        "driver": "virtio-balloon-device",
+        "id": "balloon",
+        "bus": "virtio-mmio-bus.1",
+        "deflate-on-oom": True,
+        "free-page-reporting": False,
+        "guest-stats-polling-interval": 3,
     }
-    nothing = RateLimiter(bandwidth=TokenBucket(size=0, one_time_burst=1, refill_time=1), ops=None)
-    assert throttle_limits(nothing) == {}
-    assert json.loads(values(changed(rate_limiter=nothing), "-blockdev")[0])["driver"] == "raw"
+    without = devices(replace(MACHINE, balloon=Balloon(amount_mib=0, deflate_on_oom=False)))[-1]
+    assert "guest-stats-polling-interval" not in without
 
 
 def test_the_network():

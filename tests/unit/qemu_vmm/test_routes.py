@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wrennd.qemu_vmm import routes
+from wrennd.qemu_vmm.balloon import BalloonUpdate
 from wrennd.qemu_vmm.faults import Fault
 from wrennd.qemu_vmm.phases import TABLE, Call
 from wrennd.qemu_vmm.resources import BootSource, Drive, MachineUpdate
@@ -33,18 +34,36 @@ def test_resources():
     assert drive.io_engine is None
 
 
-def test_only_the_cpu_template_is_deprecated():
+def test_what_is_deprecated():
     body = {"vcpu_count": 1, "mem_size_mib": 1}
-    assert not routes.is_deprecated(parse(Method.PUT, "/machine-config", body))
+    assert not routes.deprecation(parse(Method.PUT, "/machine-config", body))
     old = parse(Method.PATCH, "/machine-config", {"cpu_template": "T2"})
     assert isinstance(old, MachineUpdate)
-    assert routes.is_deprecated(old)
+    assert "cpu_template" in routes.deprecation(old)
+    config = {"network_interfaces": []}
+    assert "V1" in routes.deprecation(parse(Method.PUT, "/mmds/config", config))
+    config["version"] = "V2"
+    assert not routes.deprecation(parse(Method.PUT, "/mmds/config", config))
+
+
+def test_the_balloon_has_calls_without_a_body():
+    assert parse(Method.GET, "/balloon/statistics") is Call.BALLOON_STATISTICS
+    assert parse(Method.PATCH, "/balloon/hinting/start") is Call.BALLOON_HINTING
+    assert parse(Method.PATCH, "/balloon/hinting/stop/x", {"any": 1}) is Call.BALLOON_HINTING
+    assert parse(Method.PATCH, "/balloon/x", {"amount_mib": 7}) == BalloonUpdate(amount_mib=7)
+    with pytest.raises(Fault, match="Empty PATCH request"):
+        parse(Method.PATCH, "/balloon")
 
 
 @given(
     st.sampled_from(list(Method)),
     st.sampled_from(sorted({route.token for route in routes.ROUTES})) | st.text(max_size=8),
-    st.lists(st.sampled_from(("", "a", "memory", "config", "create", "load", "é")), max_size=3),
+    st.lists(
+        st.sampled_from(
+            ("", "a", "memory", "config", "create", "hinting", "start", "statistics", "é")
+        ),
+        max_size=3,
+    ),
     st.none() | st.binary(min_size=1, max_size=30) | st.just(b"{}"),
 )
 def test_every_request_is_understood_or_refused(method, token, more, body):
