@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from wrennd.core.errors import HostUnsuitable, ImageBroken, NoCapacity
+from wrennd.core.errors import HostUnsuitable, ImageBroken, NoCapacity, SnapshotBroken
 from wrennd.linux import process
 from wrennd.storage import overlay
 
@@ -64,6 +64,12 @@ def base(directory):
     return path
 
 
+def write(path, at, data):
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(data)
+
+
 def test_a_disk_has_the_bytes_of_its_base_and_is_its_owners_alone(driver, directory, base):
     disk = driver.create(base, directory / "disk", uid=os.getuid())
     assert disk.read_bytes() == base.read_bytes()
@@ -117,6 +123,104 @@ def test_the_block_removes_the_disk_also_when_it_raises(driver, directory, base)
     with pytest.raises(RuntimeError, match="inside"):
         use_and_fail()
     assert not (directory / "disk").exists()
+
+
+def test_a_kept_disk_is_what_the_disk_was_at_that_moment(driver, directory, base):
+    disk = driver.create(base, directory / "disk", uid=os.getuid())
+    write(disk, MIB, b"then")
+    kept = driver.snapshot(disk, directory / "kept")
+    then = disk.read_bytes()
+    write(disk, MIB, b"now!")
+    assert kept.read_bytes() == then != disk.read_bytes()
+    assert kept.stat().st_mode & 0o777 == 0o444
+    assert kept.stat().st_uid == os.getuid()
+    assert kept.stat().st_blocks * 512 <= disk.stat().st_blocks * 512 + 64 * 1024
+    driver.remove(disk)
+    assert kept.read_bytes() == then
+
+
+def test_disks_of_one_kept_disk_go_their_own_ways(driver, directory, base):
+    disk = driver.create(base, directory / "disk", uid=os.getuid())
+    kept = driver.snapshot(disk, directory / "kept")
+    one = driver.clone(kept, directory / "one", uid=os.getuid())
+    two = driver.clone(kept, directory / "two", uid=os.getuid())
+    for path in (one, two):
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert path.stat().st_blocks * 512 <= kept.stat().st_blocks * 512 + 64 * 1024
+    write(one, 2 * MIB, b"one")
+    assert two.read_bytes() == kept.read_bytes() == base.read_bytes()
+    assert one.read_bytes()[2 * MIB : 2 * MIB + 3] == b"one"
+    assert one.stat().st_size == base.stat().st_size
+
+
+def test_missing_disks_are_named_and_leave_nothing(driver, directory):
+    with pytest.raises(SnapshotBroken, match="kept"):
+        driver.clone(directory / "kept", directory / "disk", uid=os.getuid())
+    with pytest.raises(FileNotFoundError, match="nothing"):
+        driver.snapshot(directory / "nothing", directory / "kept")
+    assert not (directory / "disk").exists()
+    assert not (directory / "kept").exists()
+
+
+def test_what_is_there_is_never_overwritten(driver, directory, base):
+    disk = driver.create(base, directory / "disk", uid=os.getuid())
+    kept = driver.snapshot(disk, directory / "kept")
+    for make in (
+        lambda: driver.snapshot(disk, kept),
+        lambda: driver.clone(kept, disk, uid=os.getuid()),
+    ):
+        with pytest.raises(FileExistsError):
+            make()
+    assert kept.read_bytes() == disk.read_bytes() == base.read_bytes()
+
+
+def test_the_block_of_a_restored_disk_removes_the_disk_and_not_what_was_kept(
+    driver, directory, base
+):
+    disk = driver.create(base, directory / "disk", uid=os.getuid())
+    kept = driver.snapshot(disk, directory / "kept")
+
+    def use_and_fail():
+        with overlay.restored(driver, kept, directory / "again", uid=os.getuid()) as again:
+            write(again, 0, b"x")
+            raise RuntimeError("inside")
+
+    with pytest.raises(RuntimeError, match="inside"):
+        use_and_fail()
+    assert not (directory / "again").exists()
+    assert kept.read_bytes() == base.read_bytes()
+
+
+@pytest.mark.root
+def test_a_disk_belongs_to_its_uid_and_a_kept_one_to_us(driver, directory, base):
+    disk = driver.create(base, directory / "disk", uid=1_234_567)
+    kept = driver.snapshot(disk, directory / "kept")
+    again = driver.clone(kept, directory / "again", uid=1_234_568)
+    found = [path.stat() for path in (disk, kept, again)]
+    assert [one.st_uid for one in found] == [1_234_567, 0, 1_234_568]
+    assert [one.st_gid for one in found] == [1_234_567, 0, 1_234_568]
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda driver, disk, new: driver.snapshot(disk, new),
+        lambda driver, disk, new: driver.clone(disk, new, uid=os.getuid()),
+    ],
+    ids=["snapshot", "clone"],
+)
+def test_a_disk_that_does_not_fit_any_more_is_no_capacity_and_leaves_nothing(tmp_path, make):
+    driver = overlay.copy_driver()
+    with filesystem(tmp_path, "ext4", 24) as mount:
+        base = tmp_path / "base"
+        base.write_bytes(os.urandom(12 * MIB))
+        disk = driver.create(base, mount / "disk", uid=os.getuid())
+        before = sorted(mount.iterdir())
+        with pytest.raises(NoCapacity, match="full"):
+            make(driver, disk, mount / "new")
+        assert sorted(mount.iterdir()) == before
+        assert disk.read_bytes() == base.read_bytes()
 
 
 @pytest.mark.root
