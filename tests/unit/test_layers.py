@@ -21,7 +21,8 @@ ALLOWED = {
     "snapshot": {"linux", "core"},
     "images": {"linux", "core"},
     "envd": set(),
-    "host": {"vmm", "network", "storage", "snapshot", "images", "linux", "gen", "core"},
+    "pager": {"snapshot"},
+    "host": {"vmm", "network", "storage", "snapshot", "images", "linux", "gen", "core", "pager"},
     "cli": {"core"},
 }
 # The one door from the command to this machine.
@@ -72,6 +73,16 @@ def test_a_wrong_import_is_found():
 def test_every_package_has_its_rule():
     packages = {p.name for p in SOURCE.iterdir() if p.is_dir() and p.name != "__pycache__"}
     assert packages == set(ALLOWED)
+
+
+def test_the_pager_reads_headers_and_nothing_else_of_ours():
+    found = {
+        name
+        for path in (SOURCE / "pager").rglob("*.py")
+        for name in imports(path.read_text())
+        if name.startswith("wrennd.") and not name.startswith("wrennd.pager")
+    }
+    assert {name for name in found if not name.startswith("wrennd.snapshot.header")} == set()
 
 
 @pytest.mark.parametrize("package", STANDARD_LIBRARY_ONLY)

@@ -1,0 +1,65 @@
+"""The pager's program: makes a keeper of the descriptors that it was given, and runs it.
+
+Started by `host/pagers.py` through `linux/confined.py`, which calls `main`.
+"""
+
+import gc
+import os
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+from wrennd.pager import touched
+from wrennd.pager.image import ImageError, load, read_ahead
+from wrennd.pager.keeper import FATAL, Keeper, Options, Sockets, say
+
+
+def main(inputs: Mapping[str, Any]) -> int:
+    """Serve one VM until it is gone. `inputs`: descriptors by number, and options.
+
+    uffd_socket, control_socket, starter, header, memfiles, touched (-1 for none); window,
+    has_balloon, handshake_timeout_s.
+    """
+    uffd_socket, control_socket, starter = (
+        socket.socket(fileno=inputs[name]) for name in ("uffd_socket", "control_socket", "starter")
+    )
+    control_socket.listen(4)
+    try:
+        image = load(_read(inputs["header"]), inputs["memfiles"])
+    except ImageError as error:
+        say(str(error))
+        return FATAL
+    wanted = _wanted(inputs["touched"], image.pages)
+    options = Options(
+        window=inputs["window"],
+        has_balloon=inputs["has_balloon"],
+        handshake_timeout_s=inputs["handshake_timeout_s"],
+        wanted=wanted,
+    )
+    keeper = Keeper(
+        image, options, Sockets(uffd=uffd_socket, control=control_socket, starter=starter)
+    )
+    # What there is now stays for ever; what comes later is freed by counting references.
+    gc.disable()
+    gc.freeze()
+    if wanted:
+        keeper.start_reader(lambda: read_ahead(image, inputs["memfiles"], wanted))
+    for file in inputs["memfiles"]:
+        os.close(file)
+    return keeper.run()
+
+
+def _read(fd: int) -> bytes:
+    with open(fd, "rb") as file:
+        return file.read()
+
+
+def _wanted(fd: int, pages: int) -> bytes | bytearray:
+    """The recorded working set: only a hint, so a damaged one is none."""
+    if fd < 0:
+        return b""
+    try:
+        return touched.decode(_read(fd), pages)
+    except (touched.TouchedError, OSError) as error:
+        say(f"the recorded working set is not used: {error}")
+        return b""

@@ -1,0 +1,340 @@
+"""The worker: answers one VM's page faults until the VM is gone. One thread, one loop.
+
+`Server.serve` returns when the VMM has ended, and raises Fatal when a page can't be had or the
+VMM breaks the rules: whoever called it kills the VMM then, and only then ends.
+"""
+
+import errno
+import fcntl
+import os
+import select
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from wrennd.pager import abi, board
+from wrennd.pager.board import ABSENT, INSTALLED, REMOVED, TOUCHED, Board
+from wrennd.pager.handshake import Handshake
+from wrennd.pager.image import Image
+
+WINDOW_PAGES = 64  # 256 KiB: larger ones copy no faster, and the next fault waits longer for them
+MESSAGES = 64  # read at once
+RETRY_MS = 1  # while a removal is under way; its thread must get to run
+
+_ONE = tuple(bytes([value]) for value in range(4))
+_MANY = {value: bytes([value]) * WINDOW_PAGES for value in (INSTALLED, TOUCHED)}
+
+
+class Fatal(Exception):
+    """The guest can't go on without seeing memory that is not its own."""
+
+
+class _Busy(Exception):
+    """A removal is under way; nothing can be installed before its event is read."""
+
+
+class _Gone(Exception):
+    """The VMM's memory does not exist any more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What is served, through which userfaultfd, and where it is noted.
+
+    window: how many pages come along with a faulted one at most; 1 for none.
+    """
+
+    uffd: int
+    handshake: Handshake
+    image: Image
+    board: Board
+    window: int = WINDOW_PAGES
+
+
+class Server:
+    """Does a job. wanted: for each page whether to prefetch it; may be empty."""
+
+    def __init__(self, job: Job, wanted: bytes | bytearray = b"") -> None:
+        self._uffd = job.uffd
+        # (address, end, shift, first page, page behind the last)
+        self._regions = tuple(
+            (r.address, r.end, r.shift, r.first, r.first + r.pages) for r in job.handshake.regions
+        )
+        self._table = job.image.table
+        self._addresses = job.image.addresses
+        self._state = job.board.state
+        self._counters = job.board.counters
+        self._wp = job.handshake.wp_async
+        self._copy_mode = abi.UFFDIO_COPY_MODE_WP if self._wp else 0
+        self._window = min(job.window, WINDOW_PAGES)
+        self._wanted = wanted
+        self._next_wanted = 0 if wanted else -1
+        self._buffer = bytearray(abi.MESSAGE.size * MESSAGES)
+        self._messages = memoryview(self._buffer)
+        self._argument = bytearray(abi.COPY.size)
+        self._zero_argument = bytearray(abi.ZEROPAGE.size)
+        self._zeros = job.image.zeros_address
+        self._deferred: list[int] = []
+        self._is_held = False  # a removal kept us from filling; its thread must get to run
+        self._windows: deque[tuple[int, int]] = deque()
+
+    def take_over(self) -> None:
+        """Have every thread that waits fault again: a worker before us may have read its fault.
+
+        Errors: OSError when `uffd` is no userfaultfd in use.
+        """
+        for address, end, *_ in self._regions:
+            fcntl.ioctl(self._uffd, abi.UFFDIO_WAKE, abi.RANGE.pack(address, end - address))
+        self._counters[board.ANSWERED] = self._counters[board.READ]
+        self._counters[board.DEFERRED] = self._counters[board.DEFERRED_SINCE] = 0
+
+    def serve(self, vmm: Sequence[int]) -> None:
+        """Answer faults until one of the processes of the pidfds `vmm` has ended. Errors: Fatal."""
+        poll = select.poll()
+        poll.register(self._uffd, select.POLLIN)
+        for pidfd in vmm:
+            poll.register(pidfd, select.POLLIN)
+        try:
+            while True:
+                events = poll.poll(self._patience())
+                if not events:
+                    self._idle()
+                elif events[0][0] != self._uffd or len(events) > 1:
+                    return
+                elif events[0][1] != select.POLLIN:
+                    raise Fatal("the userfaultfd can't be polled")
+                else:
+                    self._answer(self._read())
+        except _Gone:
+            return
+
+    def _patience(self) -> int | None:
+        """How long to wait for events, in ms, before there is something else to do."""
+        if self._deferred or self._is_held:
+            self._is_held = False
+            return RETRY_MS
+        return 0 if self._windows or self._next_wanted >= 0 else None
+
+    def _idle(self) -> None:
+        if self._deferred:
+            self._answer([])
+        elif self._windows:
+            self._fill_quietly(*self._windows.popleft())
+        else:
+            self._prefetch()
+
+    # Events
+
+    def _read(self) -> list[int]:
+        """Read events, apply removals; the addresses of the faults."""
+        try:
+            count = os.readv(self._uffd, (self._buffer,))
+        except BlockingIOError:
+            return []
+        faults = []
+        for event, one, other, _ in abi.MESSAGE.iter_unpack(self._messages[:count]):
+            kind = event & 0xFF
+            if kind == abi.EVENT_PAGEFAULT and one <= abi.PAGEFAULT_FLAG_WRITE:
+                faults.append(other)
+            elif kind == abi.EVENT_REMOVE:
+                self._remove(one, other)
+            else:
+                raise Fatal(f"event {kind:#x} with flags {one:#x} was not asked for")
+        self._counters[board.READ] += len(faults)
+        return faults
+
+    def _remove(self, start: int, end: int) -> None:
+        """These pages read as zeros from now on."""
+        self._counters[board.REMOVALS] += 1
+        for address, region_end, shift, *_ in self._regions:
+            low = max(start, address) - shift >> abi.PAGE_SHIFT
+            high = min(end, region_end) - shift >> abi.PAGE_SHIFT
+            if low < high:
+                self._state[low:high] = _ONE[REMOVED] * (high - low)
+
+    # Faults
+
+    def _answer(self, faults: list[int]) -> None:
+        """Answer those put off, then `faults`: each page by itself, its window later."""
+        if self._deferred:
+            faults = self._deferred + faults
+            self._deferred = []
+        done = 0
+        try:
+            for address in faults:
+                self._fault(address)
+                done += 1
+        except _Busy:
+            self._put_off(faults[done:])
+        else:
+            if self._counters[board.DEFERRED]:
+                self._counters[board.DEFERRED] = self._counters[board.DEFERRED_SINCE] = 0
+        self._counters[board.ANSWERED] += done
+
+    def _put_off(self, faults: list[int]) -> None:
+        self._deferred = faults
+        self._counters[board.DEFERRED] = len(faults)
+        if not self._counters[board.DEFERRED_SINCE]:
+            self._counters[board.DEFERRED_SINCE] = time.monotonic_ns()
+
+    def _fault(self, address: int) -> None:
+        _, _, shift, first, last = self._region(address)
+        page = address - shift >> abi.PAGE_SHIFT
+        at = (page << abi.PAGE_SHIFT) + shift
+        state = self._state[page]
+        if state == ABSENT:
+            try:
+                self._put(page, 1, at, TOUCHED)
+            except FileExistsError:
+                self._state[page] = TOUCHED
+                self._wake(at)
+            if self._window > 1:
+                low = page - page % self._window
+                self._windows.append((max(low, first), min(low + self._window, last)))
+        elif state == REMOVED:
+            self._put_zeros_back(page, at)
+        else:
+            self._check_is_there(page, at)
+
+    def _region(self, address: int) -> tuple[int, int, int, int, int]:
+        for region in self._regions:
+            if region[0] <= address < region[1]:
+                return region
+        raise Fatal(f"a fault at {address:#x}, where the guest has no memory")
+
+    def _check_is_there(self, page: int, at: int) -> None:
+        """A fault on an installed page: of two vCPUs at once, mostly. Never install it again."""
+        source = self._table[page]
+        try:
+            if source:
+                place = self._addresses[source] + (page << abi.PAGE_SHIFT)
+                mode = abi.UFFDIO_COPY_MODE_DONTWAKE | self._copy_mode
+                self._copy(at, place, 1, mode)
+            else:
+                self._zero(at, 1, abi.UFFDIO_ZEROPAGE_MODE_DONTWAKE)
+        except FileExistsError:
+            self._wake(at)
+        else:
+            raise Fatal(f"page {page} was installed, and is gone without notice")
+
+    def _put_zeros_back(self, page: int, at: int) -> None:
+        """A page that was removed. Where writes are tracked by protection, and the snapshot holds
+        something there, the zeros must count as written: the next snapshot inherits else."""
+        try:
+            if self._wp and self._table[page]:
+                self._copy(at, self._zeros, 1, 0)
+            else:
+                self._zero(at, 1, 0)
+        except FileExistsError:
+            self._wake(at)
+
+    # Filling
+
+    def _prefetch(self) -> None:
+        """Install the next recorded pages, a window's worth at most."""
+        low = self._wanted.find(1, self._next_wanted)
+        if low < 0:
+            self._next_wanted = -1
+            self._wanted = b""
+            return
+        high = min(low + WINDOW_PAGES, len(self._wanted))
+        end = self._wanted.find(0, low, high)
+        high = high if end < 0 else end
+        high = min(high, next(last for *_, last in self._regions if low < last))
+        if self._fill_quietly(low, high):
+            self._counters[board.PREFETCHED] += high - low
+            self._next_wanted = high
+
+    def _fill_quietly(self, low: int, high: int) -> bool:
+        """Install what is absent of [low, high), in one region. False when a removal came first."""
+        try:
+            self._fill(low, high)
+        except _Busy:
+            self._is_held = True
+            return False
+        return True
+
+    def _fill(self, low: int, high: int) -> None:
+        shift = next(shift for _, _, shift, _, last in self._regions if low < last)
+        while True:
+            low = self._state.find(_ONE[ABSENT], low, high)
+            if low < 0:
+                return
+            count = self._alike(low, high)
+            try:
+                self._put(low, count, (low << abi.PAGE_SHIFT) + shift, INSTALLED)
+                low += count
+            except FileExistsError:
+                low = self._state.find(_ONE[ABSENT], low, high)
+                self._state[low] = INSTALLED
+                low += 1
+
+    def _alike(self, low: int, high: int) -> int:
+        """How many pages from `low` on are absent and have the same source."""
+        states = self._state[low:high]
+        absent = len(states) - len(states.lstrip(b"\0"))
+        sources = self._table[low : low + absent]
+        return absent - len(sources.lstrip(sources[:1]))
+
+    # The kernel
+
+    def _put(self, page: int, count: int, at: int, state: int) -> None:
+        """Install `count` pages of one source at the address `at`, and note them.
+
+        Errors: FileExistsError when a page is there already: the first that is still absent on the
+        board. And all of `_explained`.
+        """
+        source = self._table[page]
+        while count:
+            if source:
+                place = self._addresses[source] + (page << abi.PAGE_SHIFT)
+                done = self._copy(at, place, count, self._copy_mode)
+            else:
+                done = self._zero(at, count, 0)
+            self._state[page : page + done] = _MANY[state][:done]
+            page += done
+            count -= done
+            at += done << abi.PAGE_SHIFT
+
+    def _copy(self, at: int, place: int, count: int, mode: int) -> int:
+        """UFFDIO_COPY; how many pages it did."""
+        argument = self._argument
+        abi.COPY.pack_into(argument, 0, at, place, count << abi.PAGE_SHIFT, mode, 0)
+        try:
+            fcntl.ioctl(self._uffd, abi.UFFDIO_COPY, argument)
+        except OSError as error:
+            done: int = abi.DONE.unpack_from(argument, abi.COPY_DONE)[0]
+            if done > 0:
+                return done >> abi.PAGE_SHIFT
+            raise _explained(error, f"UFFDIO_COPY to {at:#x}") from error
+        return count
+
+    def _zero(self, at: int, count: int, mode: int) -> int:
+        """UFFDIO_ZEROPAGE; how many pages it did."""
+        argument = self._zero_argument
+        abi.ZEROPAGE.pack_into(argument, 0, at, count << abi.PAGE_SHIFT, mode, 0)
+        try:
+            fcntl.ioctl(self._uffd, abi.UFFDIO_ZEROPAGE, argument)
+        except OSError as error:
+            done: int = abi.DONE.unpack_from(argument, abi.ZEROPAGE_DONE)[0]
+            if done > 0:
+                return done >> abi.PAGE_SHIFT
+            raise _explained(error, f"UFFDIO_ZEROPAGE at {at:#x}") from error
+        return count
+
+    def _wake(self, at: int) -> None:
+        fcntl.ioctl(self._uffd, abi.UFFDIO_WAKE, abi.RANGE.pack(at, abi.PAGE_SIZE))
+
+
+def _explained(error: OSError, what: str) -> Exception:
+    """What the kernel's refusal means; docs/memory.md has the table."""
+    if error.errno == errno.EEXIST:
+        return error
+    if error.errno == errno.EAGAIN:
+        return _Busy()
+    if error.errno == errno.ESRCH:
+        return _Gone()
+    if error.errno == errno.EFAULT:
+        return Fatal(f"{what}: a page of the snapshot can't be read")
+    return Fatal(f"{what}: {error.strerror}")
