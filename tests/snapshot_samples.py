@@ -1,6 +1,14 @@
-"""Snapshots for tests, made without a VMM: memory as lists of pages, and files of it."""
+"""Snapshots for tests, made without a VMM: its files written as it would write them."""
 
-from wrennd.snapshot.manifest import Facts, VmmFacts
+import os
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from wrennd.snapshot.header import PAGE_SIZE, ZERO
+from wrennd.snapshot.manifest import MIB, Facts, VmmFacts
+from wrennd.snapshot.reader import Pages
+from wrennd.snapshot.store import draft
 
 FACTS = Facts(
     vmm=VmmFacts(
@@ -20,3 +28,66 @@ FACTS = Facts(
     vcpus=1,
     mem_mib=1,
 )
+PAGES = MIB // PAGE_SIZE  # of FACTS' guest
+ZERO_PAGE = bytes(PAGE_SIZE)
+TOKEN = "t0ken"
+
+
+def page_of(number: int) -> bytes:
+    """A page that no other number has, and that is not zero."""
+    return (number + 1).to_bytes(8, "little") * (PAGE_SIZE // 8)
+
+
+def write_diff(path: Path, written: dict[int, bytes], size: int = MIB) -> Path:
+    """What a VMM leaves of a Diff: the written pages are data, also zeros; all else are holes."""
+    path.unlink(missing_ok=True)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+    try:
+        fill_diff(fd, written, size)
+    finally:
+        os.close(fd)
+    return path
+
+
+def fill_diff(fd: int, written: dict[int, bytes], size: int = MIB) -> None:
+    os.ftruncate(fd, size)
+    for page, data in written.items():
+        os.pwrite(fd, data, page * PAGE_SIZE)
+
+
+@contextmanager
+def filled_draft(directory, written, *, parent=None, whole=False):
+    """A draft of a pause, complete but for the commit."""
+    out = directory.parent / f"{directory.name}.out"
+    out.mkdir(exist_ok=True)
+    memory = write_diff(out / "memory", written)
+    (out / "state").write_bytes(b"vcpus and devices")
+    with draft(directory) as made:
+        made.take_state(out / "state")
+        if whole:
+            made.take_whole_memory(memory, mem_mib=1)
+        else:
+            made.take_memory(memory, parent=parent, mem_mib=1)
+        made.disk.write_bytes(b"disk" * 5000)
+        made.write_token(TOKEN)
+        yield made
+
+
+def pause(directory, written, *, parent=None, whole=False, **facts):
+    """A committed snapshot whose guest wrote `written` since `parent`."""
+    with filled_draft(directory, written, parent=parent, whole=whole) as made:
+        return made.commit(replace(FACTS, **facts))
+
+
+def image_of(snapshot) -> list[bytes]:
+    """The guest's memory, page by page, as a pager would serve it."""
+    table = snapshot.header.table
+    with Pages.opened(snapshot) as pages:
+        return [
+            ZERO_PAGE if source == ZERO else pages.read(page) for page, source in enumerate(table)
+        ]
+
+
+def image(written: dict[int, bytes]) -> list[bytes]:
+    """A fresh guest's memory after it wrote these pages."""
+    return [written.get(page, ZERO_PAGE) for page in range(PAGES)]

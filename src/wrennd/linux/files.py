@@ -40,7 +40,7 @@ def copy_sparse(source: int, target: int) -> None:
     size = os.fstat(source).st_size
     os.ftruncate(target, size)
     for start, end in data_runs(source, size):
-        _copy_run(source, target, start, end)
+        copy_run(source, target, start, end)
 
 
 def data_runs(fd: int, size: int) -> Iterator[tuple[int, int]]:
@@ -57,7 +57,8 @@ def data_runs(fd: int, size: int) -> Iterator[tuple[int, int]]:
         yield start, at
 
 
-def _copy_run(source: int, target: int, start: int, end: int) -> None:
+def copy_run(source: int, target: int, start: int, end: int) -> None:
+    """Copy the bytes [start, end) to the same place. OSError EIO when the source ends before."""
     while start < end:
         copied = _copy_some(source, target, start, end - start)
         if copied == 0:

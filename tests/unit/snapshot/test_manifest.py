@@ -1,5 +1,6 @@
 """Manifests: what is written is read, what is malformed is refused."""
 
+import contextlib
 import json
 from dataclasses import replace
 
@@ -57,10 +58,8 @@ def test_a_flipped_bit_is_noticed(data):
     encoded = bytearray(MANIFEST.encode())
     bit = data.draw(st.integers(0, len(encoded) * 8 - 1))
     encoded[bit // 8] ^= 1 << bit % 8
-    try:
+    with contextlib.suppress(ManifestError):
         assert Manifest.decode(bytes(encoded)) == MANIFEST  # white space became white space
-    except ManifestError:
-        pass
 
 
 @given(st.data())
