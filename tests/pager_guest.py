@@ -4,13 +4,16 @@
 VMM's uid can reach, unlike pytest's own.
 """
 
+import json
 import os
 import random
 import shutil
+import signal
 import struct
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -161,8 +164,6 @@ sys.stdin.read()
 
 @contextmanager
 def strange_vmm(run_dir, *, data="", fds=(), leaves=False, uid=UID):
-    import json
-
     want = {
         "path": os.fspath(run_dir / "uffd.sock"),
         "data": data,
@@ -181,3 +182,22 @@ def strange_vmm(run_dir, *, data="", fds=(), leaves=False, uid=UID):
             yield child
         finally:
             child.kill()
+
+
+def until(is_true, what: str, timeout_s: float = 60) -> None:
+    """Look again and again until it is true."""
+    end = time.monotonic() + timeout_s
+    while not is_true():
+        assert time.monotonic() < end, f"{what} did not come true"
+        time.sleep(0.005)
+
+
+def stands_still(guest: Guest) -> bool:
+    """Whether one of its threads waits for a missing page."""
+    tasks = Path(f"/proc/{guest.process.pid}/task")
+    return any((task / "wchan").read_text() == "handle_userfault" for task in tasks.iterdir())
+
+
+def was_killed(guest: Guest) -> bool:
+    """Waits for its end."""
+    return guest.process.wait(timeout=60) == -signal.SIGKILL

@@ -9,9 +9,9 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
-from wrennd.pager import touched
 from wrennd.pager.image import ImageError, load, read_ahead
 from wrennd.pager.keeper import FATAL, Keeper, Options, Sockets, say
+from wrennd.pager.touched import TouchedError, WorkingSet
 
 
 def main(inputs: Mapping[str, Any]) -> int:
@@ -29,12 +29,11 @@ def main(inputs: Mapping[str, Any]) -> int:
     except ImageError as error:
         say(str(error))
         return FATAL
-    wanted = _wanted(inputs["touched"], image.pages)
     options = Options(
         window=inputs["window"],
         has_balloon=inputs["has_balloon"],
         handshake_timeout_s=inputs["handshake_timeout_s"],
-        wanted=wanted,
+        recorded=_recorded(inputs["touched"], image.pages),
     )
     keeper = Keeper(
         image, options, Sockets(uffd=uffd_socket, control=control_socket, starter=starter)
@@ -42,8 +41,7 @@ def main(inputs: Mapping[str, Any]) -> int:
     # What there is now stays for ever; what comes later is freed by counting references.
     gc.disable()
     gc.freeze()
-    if wanted:
-        keeper.start_reader(lambda: read_ahead(image, inputs["memfiles"], wanted))
+    keeper.start_reader(lambda: read_ahead(image, inputs["memfiles"], keeper.wanted))
     for file in inputs["memfiles"]:
         os.close(file)
     return keeper.run()
@@ -54,12 +52,12 @@ def _read(fd: int) -> bytes:
         return file.read()
 
 
-def _wanted(fd: int, pages: int) -> bytes | bytearray:
-    """The recorded working set: only a hint, so a damaged one is none."""
+def _recorded(fd: int, pages: int) -> WorkingSet:
+    """Only a hint, so a damaged one is an empty one."""
     if fd < 0:
-        return b""
+        return WorkingSet.empty(pages)
     try:
-        return touched.decode(_read(fd), pages)
-    except (touched.TouchedError, OSError) as error:
+        return WorkingSet.decode(_read(fd), pages)
+    except (TouchedError, OSError) as error:
         say(f"the recorded working set is not used: {error}")
-        return b""
+        return WorkingSet.empty(pages)

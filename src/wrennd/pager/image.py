@@ -44,7 +44,7 @@ class Image:
         return len(self.table)
 
 
-def read_ahead(image: Image, files: Sequence[int], wanted: bytes | bytearray) -> None:
+def read_ahead(image: Image, files: Sequence[int], wanted: bytes) -> None:
     """Have the kernel read what will be prefetched, if it is not in its cache yet. May take long.
 
     One run of equal source is one request: between them lie other files' pages, or holes.

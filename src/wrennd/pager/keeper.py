@@ -15,11 +15,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from wrennd.pager import control, greeting, touched
+from wrennd.pager import control, greeting
 from wrennd.pager.board import Board
 from wrennd.pager.handshake import Refused
 from wrennd.pager.image import Image
 from wrennd.pager.server import Fatal, Job, Server
+from wrennd.pager.touched import WorkingSet
 
 MAX_RESTARTS = 3
 LOOK_EVERY_S = 5.0
@@ -33,12 +34,12 @@ Request = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """has_balloon: a lost worker is not replaced. wanted: see `Server`."""
+    """has_balloon: a lost worker is not replaced. recorded: by the run before."""
 
     window: int
     has_balloon: bool
     handshake_timeout_s: float
-    wanted: bytes | bytearray
+    recorded: WorkingSet
 
 
 class Stall:
@@ -88,6 +89,7 @@ class Keeper:
     def __init__(self, image: Image, options: Options, sockets: Sockets) -> None:
         self._image = image
         self._options = options
+        self.wanted = options.recorded.to_prefetch()
         self._board = Board(image.pages)
         self._sockets = sockets
         self._vmm_connection: socket.socket | None = None
@@ -122,7 +124,9 @@ class Keeper:
         return self._exit_code
 
     def start_reader(self, work: Callable[[], object]) -> None:
-        """Do `work`, which only helps, in a child."""
+        """Do `work`, which only helps, in a child, if there is anything to prefetch."""
+        if 1 not in self.wanted:
+            return
         with contextlib.suppress(OSError):
             self._start_child(work, lambda status: None)
 
@@ -190,7 +194,7 @@ class Keeper:
         except (Refused, OSError) as error:
             self._give_up(f"the VMM's handshake is refused: {error}")
             return
-        self._start_worker(self._job, self._options.wanted)
+        self._start_worker(self._job, self.wanted)
         self._tell_waiting()
 
     def _watch_vmm(self, pidfd: int) -> None:
@@ -215,7 +219,7 @@ class Keeper:
 
     # The worker
 
-    def _start_worker(self, job: Job, wanted: bytes | bytearray) -> None:
+    def _start_worker(self, job: Job, wanted: bytes) -> None:
         try:
             self._worker = self._start_child(
                 lambda: self._be_worker(Server(job, wanted)),
@@ -338,13 +342,11 @@ class Keeper:
         }
 
     def _write_touched(self, fd: int) -> int:
-        """The set to prefetch next time: what was, and what had to be faulted in besides."""
-        faulted = self._board.touched_flags()
-        both = _union(faulted, self._options.wanted) if self._options.wanted else faulted
-        flags = both if both.count(1) <= len(both) // 4 else faulted
+        """The set to prefetch next time; how many pages it has."""
+        found = self._options.recorded.after(self._board.touched_flags())
         with open(fd, "wb", closefd=False) as file:
-            file.write(touched.encode(flags))
-        return flags.count(1)
+            file.write(found.encode())
+        return found.flags.count(1)
 
     def _reply(self, connection: socket.socket, request: Request, message: dict[str, Any]) -> None:
         """`id` tells whoever gave up waiting for an earlier answer which one this is."""
@@ -359,12 +361,6 @@ class Keeper:
             self._waiting = [item for item in self._waiting if item[0] is not connection]
             self._unwatch(connection.fileno())
             connection.close()
-
-
-def _union(one: bytes | bytearray, other: bytes | bytearray) -> bytes:
-    """Of two sets of flags, one byte each."""
-    both = int.from_bytes(one, "little") | int.from_bytes(other, "little")
-    return both.to_bytes(len(one), "little")
 
 
 def say(words: str) -> None:

@@ -9,7 +9,6 @@ import fcntl
 import os
 import select
 import time
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -55,7 +54,7 @@ class Job:
 class Server:
     """Does a job. wanted: for each page whether to prefetch it; may be empty."""
 
-    def __init__(self, job: Job, wanted: bytes | bytearray = b"") -> None:
+    def __init__(self, job: Job, wanted: bytes = b"") -> None:
         self._uffd = job.uffd
         # (address, end, shift, first page, page behind the last)
         self._regions = tuple(
@@ -69,7 +68,7 @@ class Server:
         self._copy_mode = abi.UFFDIO_COPY_MODE_WP if self._wp else 0
         self._window = min(job.window, WINDOW_PAGES)
         self._wanted = wanted
-        self._next_wanted = 0 if wanted else -1
+        self._next_wanted = wanted.find(1)
         self._buffer = bytearray(abi.MESSAGE.size * MESSAGES)
         self._messages = memoryview(self._buffer)
         self._argument = bytearray(abi.COPY.size)
@@ -77,7 +76,7 @@ class Server:
         self._zeros = job.image.zeros_address
         self._deferred: list[int] = []
         self._is_held = False  # a removal kept us from filling; its thread must get to run
-        self._windows: deque[tuple[int, int]] = deque()
+        self._windows: list[tuple[int, int]] = []
 
     def take_over(self) -> None:
         """Have every thread that waits fault again: a worker before us may have read its fault.
@@ -106,6 +105,7 @@ class Server:
                     raise Fatal("the userfaultfd can't be polled")
                 else:
                     self._answer(self._read())
+                    self._fill_windows()
         except _Gone:
             return
 
@@ -114,14 +114,13 @@ class Server:
         if self._deferred or self._is_held:
             self._is_held = False
             return RETRY_MS
-        return 0 if self._windows or self._next_wanted >= 0 else None
+        return None if self._next_wanted < 0 else 0
 
     def _idle(self) -> None:
         if self._deferred:
             self._answer([])
-        elif self._windows:
-            self._fill_quietly(*self._windows.popleft())
-        else:
+            self._fill_windows()
+        elif self._next_wanted >= 0:
             self._prefetch()
 
     # Events
@@ -230,6 +229,13 @@ class Server:
             self._wake(at)
 
     # Filling
+
+    def _fill_windows(self) -> None:
+        """At once: a guest that goes on to the next page would else fault on each of them."""
+        for low, high in self._windows:
+            if not self._fill_quietly(low, high):
+                break
+        self._windows.clear()
 
     def _prefetch(self) -> None:
         """Install the next recorded pages, a window's worth at most."""
