@@ -1,5 +1,7 @@
 """Snapshots for tests, made without a VMM: its files written as it would write them."""
 
+import hashlib
+import json
 import os
 from contextlib import contextmanager
 from dataclasses import replace
@@ -91,3 +93,30 @@ def image_of(snapshot) -> list[bytes]:
 def image(written: dict[int, bytes]) -> list[bytes]:
     """A fresh guest's memory after it wrote these pages."""
     return [written.get(page, ZERO_PAGE) for page in range(PAGES)]
+
+
+def overwrite(path: Path, data: bytes, at: int) -> None:
+    """Damage a file in place, as a disk would: under all of its names."""
+    mode = path.stat().st_mode
+    path.chmod(0o600)
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(data)
+    path.chmod(mode)
+
+
+def rewrite(path: Path, data: bytes) -> None:
+    """Another file under this name; other names keep theirs."""
+    path.unlink()
+    path.write_bytes(data)
+
+
+def reworded(directory: Path, change) -> None:
+    """Let `change` work on the manifest's JSON, and make its checksum right."""
+    path = directory / "manifest.json"
+    value = json.loads(path.read_bytes())
+    value.pop("checksum")
+    change(value)
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    value["checksum"] = hashlib.sha256(text.encode()).hexdigest()
+    rewrite(path, json.dumps(value).encode())

@@ -12,11 +12,12 @@ from pathlib import Path
 from wrennd.core.errors import SnapshotBroken
 from wrennd.snapshot import checksums
 from wrennd.snapshot.header import PAGE_SIZE, ZERO, Header
-from wrennd.snapshot.manifest import FileFacts, Manifest
+from wrennd.snapshot.manifest import FileFacts, Layout, Manifest
 from wrennd.snapshot.reader import (
     DISK,
+    HEADER,
     MANIFEST,
-    SUMS,
+    MEMFILE,
     Snapshot,
     open_snapshot,
     read_header,
@@ -87,7 +88,10 @@ def _memory_problems(directory: Path, manifest: Manifest, broken: set[str]) -> I
         sums = snapshot.read_sums()
     except (SnapshotBroken, OSError, KeyError):
         return  # said already, of the file itself
-    yield from _zero_problems(header, sums)
+    is_single = manifest.layout is Layout.SINGLE
+    if is_single and MEMFILE in broken:
+        return  # its holes are all the header that there is
+    yield from _zero_problems(MEMFILE if is_single else HEADER, header, sums)
     for source, path in enumerate(snapshot.memfiles, start=1):
         if path.name not in broken:
             wrong = _wrong_pages(path, header, source, sums)
@@ -98,11 +102,12 @@ def _memory_problems(directory: Path, manifest: Manifest, broken: set[str]) -> I
                 yield Problem(file=path.name, expected="pages that can be read", found=found)
 
 
-def _zero_problems(header: Header, sums: "array[int]") -> Iterator[Problem]:
+def _zero_problems(file: str, header: Header, sums: "array[int]") -> Iterator[Problem]:
+    """Zero pages that were not zero, in the file that says which pages are."""
     for start, stop, source in header.runs():
         if source == ZERO and sums[start:stop].count(ZERO_SUM) != stop - start:
             pages = f"pages {start} to {stop - 1}"
-            yield Problem(file=SUMS, expected=f"zero {pages}", found="sums of data")
+            yield Problem(file=file, expected=f"data in {pages}", found="zeros")
 
 
 def _wrong_pages(

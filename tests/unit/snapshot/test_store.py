@@ -1,6 +1,5 @@
 """Snapshots as directories: made in one step, opened only if whole, shared and removed."""
 
-import json
 import os
 import stat
 from dataclasses import replace
@@ -16,6 +15,8 @@ from snapshot_samples import (
     image_of,
     page_of,
     pause,
+    reworded,
+    rewrite,
     write_diff,
 )
 from wrennd.core.errors import (
@@ -248,11 +249,6 @@ def test_a_state_that_is_none(tmp_path):
     assert not (tmp_path / "gen-1").exists()
 
 
-def rewrite(path, data):
-    path.unlink()
-    path.write_bytes(data)
-
-
 def flip(path, at=None):
     data = bytearray(path.read_bytes())
     data[len(data) // 2 if at is None else at] ^= 1
@@ -302,18 +298,6 @@ def test_the_sums_of_another_snapshot_are_refused(tmp_path, first, second):
         open_snapshot(second.directory).read_sums()
     with pytest.raises(SnapshotBroken, match="sums has checksum"):
         pause(tmp_path / "gen-3", {}, parent=second)
-
-
-def reworded(directory, change):
-    """Change the manifest's values and make its checksum right."""
-    from wrennd.snapshot.manifest import _checksum
-
-    path = directory / "manifest.json"
-    value = json.loads(path.read_bytes())
-    value.pop("checksum")
-    change(value)
-    value["checksum"] = _checksum(value)
-    rewrite(path, json.dumps(value).encode())
 
 
 @pytest.mark.parametrize(
