@@ -34,6 +34,9 @@ mount_all() {
 	[ -e /proc/self ] || $busybox mount -t proc -o nosuid,nodev,noexec proc /proc
 	[ -c /dev/null ] || $busybox mount -t devtmpfs -o nosuid,noexec,mode=755 dev /dev
 	$busybox mkdir -p /dev/pts /dev/shm
+	# The file that fstab puts over the kernel's own, for envd to rewrite.
+	read -r boot_id </proc/sys/kernel/random/boot_id
+	echo "$boot_id" >$wrenn/boot_id
 	$busybox mount -a -T $wrenn/fstab || say "warning: not everything could be mounted"
 	[ -e /dev/fd ] || $busybox ln -s /proc/self/fd /dev/fd
 }

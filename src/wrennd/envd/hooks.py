@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 DIRECTORY = "etc/wrenn/resume.d"
 LOG = "run/wrenn/resume.log"
-# Of one hook, and of all of them.
 LIMIT_S = 10.0
 TOTAL_S = 60.0
 # What is kept of one hook's output; the rest is read and dropped.
@@ -54,10 +53,19 @@ def _is_hook(folder: str, name: str) -> bool:
 
 
 class Hooks:
-    """One run of all hooks. `done` gets what became of each, once, maybe before `run` returns."""
+    """One run of all hooks. `done` gets what became of each, once, maybe before `run` returns.
+
+    limit_s, total_s: of one hook, and of all of them.
+    """
 
     def __init__(
-        self, loop: Loop, groups: Groups, guest: Guest, done: Callable[[list[Json]], None]
+        self,
+        loop: Loop,
+        groups: Groups,
+        guest: Guest,
+        done: Callable[[list[Json]], None],
+        limit_s: float = LIMIT_S,
+        total_s: float = TOTAL_S,
     ) -> None:
         self._loop = loop
         self._groups = groups
@@ -74,7 +82,8 @@ class Hooks:
             FORMER_ID_VARIABLE: guest.settings.former_id,
         }
         self._names: list[str] = []
-        self._ends_at = monotonic() + TOTAL_S
+        self._limit_s = limit_s
+        self._ends_at = monotonic() + total_s
         self._reports: list[Json] = []
 
     def run(self) -> None:
@@ -114,7 +123,7 @@ class Hooks:
             self.note(hook, "skipped")
             return
         try:
-            self._start(hook, min(LIMIT_S, left_s))
+            self._start(hook, min(self._limit_s, left_s))
         except OSError as error:
             self.note(hook, f"can't be run: {error}")
 

@@ -33,19 +33,15 @@ def check_sandbox_id(text: str) -> None:
         raise ValueError(f"{text!r} is not the id of a sandbox")
 
 
-def assume(root: str, sandbox_id: str, *, is_new_life: bool) -> list[str]:
-    """Become this sandbox, in the tree below `root`; says what could not be done.
-
-    is_new_life: a guest that ran as another sandbox before, so that its boot was not its own.
-    """
+def assume(root: str, sandbox_id: str) -> list[str]:
+    """Become this sandbox, in the tree below `root`; says what could not be done."""
     at = root.rstrip("/")
     steps: list[tuple[str, Callable[[], None]]] = [
         ("host name", lambda: _set_hostname(at, sandbox_id)),
         ("machine-id", lambda: _set_machine_id(at, machine_id(sandbox_id))),
+        ("boot_id", lambda: _replace(f"{at}/{BOOT_ID}", f"{random_uuid()}\n")),
         ("id file", lambda: _write_id_file(at, sandbox_id)),
     ]
-    if is_new_life:
-        steps.append(("boot_id", lambda: _replace(f"{at}/{BOOT_ID}", f"{random_uuid()}\n")))
     troubles = []
     for name, step in steps:
         try:

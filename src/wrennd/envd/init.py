@@ -140,7 +140,7 @@ class Guest:
             return []
         from wrennd.envd.identity import assume
 
-        return assume(self.root, order.sandbox_id, is_new_life=order.is_restore)
+        return assume(self.root, order.sandbox_id)
 
 
 class Init:

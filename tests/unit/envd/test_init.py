@@ -77,3 +77,49 @@ def test_nothing_is_applied_of_a_bad_order():
     with pytest.raises(RpcError):
         apply({"timestamp": NOON, "defaultUser": "nobody-of-that-name"}, settings, clock)
     assert clock.moment_ns == 0
+
+
+def restored(moment, **fields):
+    return {
+        "restored": True,
+        "accessToken": "t",
+        "sandboxId": "a" * 20,
+        "timestamp": moment,
+        "entropy": "A" * 24,
+    } | fields
+
+
+def test_a_restored_guest_s_clock_is_set_exactly_and_anew():
+    """The mixing in of entropy needs root's rights, so only the clock's part is called here."""
+    clock, settings = ToyClock(NOON_NS + 100 * 10**6), Settings()
+    settings.last_moment_ns = NOON_NS + 3600 * S
+    order = Order(restored(NOON))
+    init.adjust(clock, settings, order)
+    assert clock.moment_ns == NOON_NS + 100 * 10**6
+    settings.last_moment_ns = 0
+    init.adjust(clock, settings, order)
+    assert clock.moment_ns == pytest.approx(NOON_NS, abs=50 * 10**6, rel=0)
+    init.adjust(clock, settings, Order(restored("2026-01-01T11:59:00Z")))
+    assert clock.moment_ns >= NOON_NS
+
+
+def test_small_differences_are_left_alone_after_a_restore_too():
+    clock = ToyClock(NOON_NS + 1)
+    init.adjust(clock, Settings(), Order(restored(NOON)))
+    assert clock.moment_ns == NOON_NS + 1
+
+
+@pytest.mark.parametrize("name", ["accessToken", "sandboxId", "timestamp", "entropy"])
+def test_half_a_restore_is_none(name):
+    message = restored(NOON)
+    Order(message)
+    with pytest.raises(ValueError, match="restored guest needs"):
+        Order(message | {name: None})
+
+
+def test_the_sandbox_s_id_is_in_every_environment():
+    settings = Settings()
+    assert settings.env == {}
+    settings.sandbox_id = "a" * 20
+    settings.own_env = {"A": "1"}
+    assert settings.env == {"WRENN_SANDBOX_ID": "a" * 20, "A": "1"}
