@@ -1,47 +1,17 @@
-"""A VMM for each test, and the smallest guest that shows what a VMM did."""
+"""A VMM for each test, and guests for those that need one."""
 
 import os
+from contextlib import ExitStack, contextmanager
+from itertools import count
 
 import pytest
 
+from leaks import LeakCheck
+from vmm_guest import ToldGuest, boot_source, make_initrd
 from vmm_server import OURS, Server, program
-from wrennd.images import cpio
 from wrennd.linux import process
 
-# Our kernel's initrd has busybox and the modules; a second archive behind it adds this init, which
-# `rdinit=/test-init` chooses. `test=WORD` on the command line says what it does.
-INIT = r"""#!/bin/busybox sh
-/bin/busybox mkdir -p /proc /sys /dev
-/bin/busybox mount -t proc proc /proc
-/bin/busybox mount -t sysfs sys /sys
-/bin/busybox mount -t devtmpfs dev /dev
-eval "$(/bin/busybox grep '^modprobe' /init | /bin/busybox cut -d'|' -f1)"
-for word in $(/bin/busybox cat /proc/cmdline); do
-	case $word in test=*) mode=${word#test=} ;; esac
-done
-echo "READY cpus=$(/bin/busybox nproc)"
-case $mode in
-flood) exec /bin/busybox yes "$(/bin/busybox seq -s ' ' 1 200)" ;;
-tick) n=0; while :; do n=$((n + 1)); echo "tick $n"; /bin/busybox usleep 50000; done ;;
-idle) while :; do /bin/busybox sleep 1000; done ;;
-button)
-	name=$(/bin/busybox grep -l 'Power Button' /sys/class/input/event*/device/name)
-	name=${name%/device/name}
-	exec </dev/input/${name##*/}
-	echo LISTENING
-	/bin/busybox dd bs=24 count=1 of=/dev/null 2>/dev/null ;;
-devices)
-	echo "written by the guest" | /bin/busybox dd of=/dev/vda conv=notrunc,fsync 2>/dev/null
-	echo "vdb ro=$(/bin/busybox cat /sys/block/vdb/ro) $(/bin/busybox head -c 5 /dev/vdb)"
-	echo "mac=$(/bin/busybox cat /sys/class/net/eth0/address)"
-	echo "mtu=$(/bin/busybox cat /sys/class/net/eth0/mtu)"
-	echo "rng=$(/bin/busybox cat /sys/class/misc/hw_random/rng_current)"
-	cd /sys/devices/system/clocksource/clocksource0
-	echo "clock=$(/bin/busybox cat current_clocksource)"
-	;;
-esac
-/bin/busybox reboot -f
-"""
+TAPS = count()
 
 
 @pytest.fixture
@@ -76,8 +46,7 @@ def disk(tmp_path):
 @pytest.fixture(scope="session")
 def test_initrd(kernel, tmp_path_factory):
     path = tmp_path_factory.mktemp("initrd") / "initrd.img"
-    own = cpio.archive([cpio.file("test-init", INIT.encode(), 0o755)])
-    path.write_bytes(kernel.initrd.read_bytes() + own)
+    make_initrd(path, kernel.initrd.read_bytes())
     return path
 
 
@@ -87,15 +56,7 @@ def guest(kernel, test_initrd, tmp_path):
 
     def configure(server, mode, *, vcpus=1, console=True):
         server.done("PUT", "/machine-config", {"vcpu_count": vcpus, "mem_size_mib": 128})
-        server.done(
-            "PUT",
-            "/boot-source",
-            {
-                "kernel_image_path": os.fspath(kernel.vmlinux),
-                "initrd_path": os.fspath(test_initrd),
-                "boot_args": f"console=ttyS0 reboot=k panic=1 quiet rdinit=/test-init test={mode}",
-            },
-        )
+        server.done("PUT", "/boot-source", boot_source(kernel, test_initrd, mode))
         log = tmp_path / "console.log"
         if console:
             server.done("PUT", "/serial", {"serial_out_path": os.fspath(log)})
@@ -112,14 +73,52 @@ def start():
     return instance_start
 
 
+@pytest.fixture(scope="module")
+def told(kernel, test_initrd, tmp_path_factory):
+    """A running guest that the tests of a module share: what they change, they name.
+
+    /dev/vdb may be written, /dev/vdc not, /dev/vdd takes 20 requests a second; eth0 is on the
+    first of `told.taps`.
+    """
+    check = LeakCheck()
+    directory = tmp_path_factory.mktemp("told")
+    with Server(directory, "--level", "Debug") as server, made_taps() as taps:
+        guest = ToldGuest(server.wait_for_api())
+        guest.taps = taps
+        guest.configure(kernel, test_initrd)
+        for name in ("b", "c", "d"):
+            path = directory / f"{name}.img"
+            path.write_bytes(name.encode() * (1 << 20))
+            drive = {
+                "drive_id": name,
+                "is_root_device": False,
+                "is_read_only": name == "c",
+                "path_on_host": os.fspath(path),
+                "rate_limiter": {"ops": {"size": 20, "refill_time": 1000}} if name == "d" else None,
+            }
+            server.done("PUT", f"/drives/{name}", drive)
+        interface = {"iface_id": "eth0", "host_dev_name": taps[0]}
+        server.done("PUT", "/network-interfaces/eth0", interface)
+        balloon = {"amount_mib": 0, "deflate_on_oom": True, "stats_polling_interval_s": 1}
+        server.done("PUT", "/balloon", balloon)
+        guest.start()
+        yield guest
+    check.finish()
+
+
 @pytest.fixture
-def taps(tmp_path):
+def taps():
     """Two taps in this namespace, gone at the end."""
-    names = [f"qv{os.getpid() % 100000}a", f"qv{os.getpid() % 100000}b"]
-    for name in names:
-        process.run(["ip", "tuntap", "add", "dev", name, "mode", "tap", "vnet_hdr"], timeout_s=10)
-    try:
+    with made_taps() as names:
         yield names
-    finally:
+
+
+@contextmanager
+def made_taps():
+    names = [f"qv{os.getpid() % 100000}n{next(TAPS)}" for _ in range(2)]
+    with ExitStack() as made:
         for name in names:
-            process.run(["ip", "link", "del", name], timeout_s=10, check=False)
+            add = ["ip", "tuntap", "add", "dev", name, "mode", "tap", "vnet_hdr"]
+            process.run(add, timeout_s=10)
+            made.callback(process.run, ["ip", "link", "del", name], timeout_s=10)
+        yield names

@@ -3,18 +3,17 @@
 import json
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
 
+from vmm_guest import BOOT_S, boot_source
 from vmm_server import Server, wait_until
 from wrennd.linux import process
 
 pytestmark = pytest.mark.vm
 
 AFTER = "The requested operation is not supported after starting the microVM."
-BOOT_S = 90.0  # an emulated guest on a machine that is busy with others
 
 
 def wait_for(log, words, server):
@@ -30,12 +29,16 @@ def ended(server):
     return server.exit_code()
 
 
-def test_a_guest_boots_and_its_reboot_is_the_end(server, guest, start):
+def test_a_guest_boots_and_its_reboot_is_the_end(server, guest, start, tmp_path):
+    """Metrics are written at the start and at the end."""
+    metrics = tmp_path / "metrics"
+    server.done("PUT", "/metrics", {"metrics_path": str(metrics)})
     log = guest(server, "none")
     start(server)
     assert server.get("/")["state"] == "Running"
     assert ended(server) == 0
     assert "READY cpus=1" in log.read_text()
+    assert len(metrics.read_text().splitlines()) >= 2
 
 
 @pytest.mark.root
@@ -107,37 +110,6 @@ def test_phases_once_it_runs(server, guest, start, any_kernel, disk, tmp_path):
     assert server.get("/machine-config")["mem_size_mib"] == 128
 
 
-def test_pause_freezes_and_resume_goes_on(server, guest, start):
-    log = guest(server, "tick")
-    start(server)
-    wait_for(log, "tick 3", server)
-    for _ in range(2):
-        server.done("PATCH", "/vm", {"state": "Paused"})
-        assert server.get("/")["state"] == "Paused"
-    wait_until(lambda: is_still(log), "a console that stands still")
-    frozen = log.read_text()
-    for _ in range(2):
-        server.done("PATCH", "/vm", {"state": "Resumed"})
-        assert server.get("/")["state"] == "Running"
-    wait_until(lambda: len(log.read_text()) > len(frozen), "more from the guest")
-    # In one breath: the events of the pause are seen only after the resume.
-    with server.connect() as client:
-        for _ in range(3):
-            for state in (b"Paused", b"Resumed"):
-                body = b'{"state":"' + state + b'"}'
-                client.send(b"PATCH /vm HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-        assert [client.receive().status for _ in range(6)] == [204] * 6
-    after = log.read_text()
-    wait_until(lambda: len(log.read_text()) > len(after), "a guest that still runs")
-
-
-def is_still(log):
-    """Ten of the guest's ticks long, nothing is printed."""
-    before = log.stat().st_size
-    time.sleep(0.5)
-    return log.stat().st_size == before
-
-
 def test_ctrl_alt_del_asks_the_guest_to_end(server, guest, start):
     log = guest(server, "button")
     start(server)
@@ -158,15 +130,6 @@ def test_metrics_on_demand(server, guest, start, tmp_path):
     assert start["api_server"]["process_startup_time_us"] >= 0
     assert first["latencies_us"]["pause_vm"] > 0
     assert start["put_api_requests"] != second["put_api_requests"]
-
-
-def test_metrics_are_written_at_the_end(server, guest, start, tmp_path):
-    path = tmp_path / "metrics"
-    server.done("PUT", "/metrics", {"metrics_path": str(path)})
-    guest(server, "none")
-    start(server)
-    assert ended(server) == 0
-    assert len(path.read_text().splitlines()) >= 2
 
 
 def test_a_flood_on_the_console_stays_small(server, ours, guest, start):
@@ -237,9 +200,8 @@ def test_qemu_told_to_end_is_no_shutdown_of_the_guest(server, ours, guest, start
 
 
 def test_memory_is_anonymous_and_the_sandbox_is_on(server, ours, guest, start):
-    log = guest(server, "idle")
+    guest(server, "idle")
     start(server)
-    wait_for(log, "READY", server)
     pid = server.qemu_pid()
     maps = Path(f"/proc/{pid}/maps").read_text().splitlines()
     ram = [line.split() for line in maps if size_of(line) == 128 << 20]
@@ -255,11 +217,7 @@ def size_of(line):
 
 def test_a_configuration_file_starts_a_guest(leak_check, kernel, test_initrd, tmp_path):
     config = {
-        "boot-source": {
-            "kernel_image_path": os.fspath(kernel.vmlinux),
-            "initrd_path": os.fspath(test_initrd),
-            "boot_args": "console=ttyS0 reboot=k panic=1 quiet rdinit=/test-init",
-        },
+        "boot-source": boot_source(kernel, test_initrd, "none"),
         "drives": [],
         "machine-config": {"vcpu_count": 1, "mem_size_mib": 128},
         "unknown": 1,

@@ -1,0 +1,245 @@
+"""What may be changed while a guest runs, and that the guest sees it: drives, limits, balloon.
+
+One guest serves all tests here; each leaves it as it found it, but for the files of its drives.
+"""
+
+import os
+import time
+
+import pytest
+
+from vmm_server import wait_until
+
+pytestmark = [pytest.mark.vm, pytest.mark.root]
+
+MIB = 1 << 20
+BLOCK = 4096  # busybox's dd reads past the page cache only in whole pages
+READ = "dd if=/dev/{} iflag=direct bs=4096 count=1 2>/dev/null"
+PATCH_FAILED = "Drive config error: Unable to patch the block device: "
+VERIFY = " Please verify the request arguments."
+BALLOON = "Balloon update error: Balloon: "
+
+
+def shown_drive(told, drive_id):
+    (found,) = [d for d in told.server.get("/vm/config")["drives"] if d["drive_id"] == drive_id]
+    return found
+
+
+def patch_drive(told, drive_id, **changes):
+    told.server.done("PATCH", f"/drives/{drive_id}", {"drive_id": drive_id, **changes})
+
+
+def fault_of_patch(told, drive_id, body=None, **changes):
+    body = {"drive_id": drive_id, **changes} if body is None else body
+    return told.server.patch(f"/drives/{drive_id}", body).fault
+
+
+def seconds_to_read(told, device, block, count):
+    """How long the guest takes for so many reads that no cache answers."""
+    words = told.run(
+        "a=$(cut -d' ' -f1 /proc/uptime)\n"
+        f"dd if=/dev/{device} of=/dev/null iflag=direct bs={block} count={count} 2>/dev/null\n"
+        "echo $a $(cut -d' ' -f1 /proc/uptime)"
+    ).split()
+    return float(words[1]) - float(words[0])
+
+
+# Pause and resume
+
+
+@pytest.fixture
+def ticking(told):
+    """The guest prints something all the time."""
+    told.tell("while :; do usleep 50000; echo tick; done & echo $! >/ticker")
+    told.wait_for("tick\ntick\n")
+    yield told
+    told.run("kill $(cat /ticker)")
+
+
+def test_pause_freezes_and_resume_goes_on(ticking):
+    server = ticking.server
+    for _ in range(2):
+        server.done("PATCH", "/vm", {"state": "Paused"})
+        assert server.get("/")["state"] == "Paused"
+    wait_until(lambda: is_still(ticking), "a console that stands still")
+    frozen = ticking.text()
+    for _ in range(2):
+        server.done("PATCH", "/vm", {"state": "Resumed"})
+        assert server.get("/")["state"] == "Running"
+    wait_until(lambda: len(ticking.text()) > len(frozen), "more from the guest")
+
+
+def is_still(told):
+    """Ten of the guest's ticks long, nothing is printed."""
+    before = told.text()
+    time.sleep(0.5)
+    return told.text() == before
+
+
+def test_pause_and_resume_in_one_breath(ticking):
+    """The events of a pause are seen only after the resume."""
+    with ticking.server.connect() as client:
+        for _ in range(3):
+            for state in (b"Paused", b"Resumed"):
+                body = b'{"state":"' + state + b'"}'
+                client.send(b"PATCH /vm HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        assert [client.receive().status for _ in range(6)] == [204] * 6
+    after = ticking.text()
+    wait_until(lambda: len(ticking.text()) > len(after), "a guest that still runs")
+
+
+# Drives
+
+
+@pytest.mark.parametrize(("drive_id", "device", "size"), [("b", "vdb", 2), ("c", "vdc", 3)])
+def test_a_drive_on_another_file(told, tmp_path, drive_id, device, size):
+    """Two times, larger and smaller; the guest sees size and content of each."""
+    read_only = drive_id == "c"
+    before = shown_drive(told, drive_id)
+    for name, file_size in (("first", size * MIB), ("second", MIB // 2)):
+        path = tmp_path / name
+        path.write_bytes(name.encode().ljust(BLOCK) + bytes(file_size - BLOCK))
+        patch_drive(told, drive_id, path_on_host=os.fspath(path))
+        found = told.run(
+            f"until [ $(blockdev --getsize64 /dev/{device}) = {file_size} ]\n"
+            "do usleep 10000; done\n"
+            f"{READ.format(device)}\n"
+            f"echo; cat /sys/block/{device}/ro"
+        ).split()
+        assert found == [name, "1" if read_only else "0"]
+        assert shown_drive(told, drive_id) == {**before, "path_on_host": os.fspath(path)}
+
+
+def test_writes_go_to_the_new_file_and_the_old_is_closed(told, tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    for path in (old, new):
+        path.write_bytes(bytes(MIB))
+    write = "printf %-4096s {} | dd of=/dev/vdb oflag=direct bs=4096 2>/dev/null"
+    patch_drive(told, "b", path_on_host=os.fspath(old))
+    told.run(write.format("one"))
+    patch_drive(told, "b", path_on_host=os.fspath(new))
+    told.run(write.format("two"))
+    assert old.read_bytes()[:3] == b"one"
+    assert new.read_bytes()[:3] == b"two"
+
+
+def test_a_drive_of_a_paused_guest_on_another_file(told, tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"while paused".ljust(BLOCK))
+    told.server.done("PATCH", "/vm", {"state": "Paused"})
+    patch_drive(told, "c", path_on_host=os.fspath(path))
+    assert told.server.get("/")["state"] == "Paused"
+    told.server.done("PATCH", "/vm", {"state": "Resumed"})
+    assert told.run(READ.format("vdc")) == "while paused"
+
+
+def test_a_drive_that_can_not_be_patched_stays(told, tmp_path):
+    missing = os.fspath(tmp_path / "nothing")
+    before = told.server.get("/vm/config")
+    assert fault_of_patch(told, "b", path_on_host=missing) == (
+        f"{PATCH_FAILED}Block: Virtio backend error: Error manipulating the backing file: "
+        f"No such file or directory (os error 2) {missing}{VERIFY}"
+    )
+    assert fault_of_patch(told, "nobody", path_on_host=missing) == (
+        f"{PATCH_FAILED}Failed perform action on device: Device not found{VERIFY}"
+    )
+    assert fault_of_patch(told, "b", {"drive_id": "b"}) == (
+        f"{PATCH_FAILED}Block: Running method expected different backend.{VERIFY}"
+    )
+    assert told.server.get("/vm/config") == before
+
+
+# Limits
+
+
+def test_a_limit_from_the_start_is_kept(told):
+    """20 requests at once, and 20 a second: 60 take 2 s at least."""
+    assert seconds_to_read(told, "vdd", BLOCK, 60) > 1.8
+
+
+def test_a_limit_comes_and_goes_while_the_guest_runs(told, tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(bytes(4 * MIB))
+    patch_drive(told, "b", path_on_host=os.fspath(path))
+    bandwidth = {"size": MIB, "refill_time": 1000}
+    patch_drive(told, "b", rate_limiter={"bandwidth": bandwidth})
+    assert shown_drive(told, "b")["rate_limiter"] == {
+        "bandwidth": {"size": MIB, "one_time_burst": None, "refill_time": 1000},
+        "ops": None,
+    }
+    limited_s = seconds_to_read(told, "vdb", 1 << 16, 48)  # 3 MiB: one at once, one a second
+    assert limited_s > 1.8
+    patch_drive(told, "b", rate_limiter={"ops": {"size": 20, "refill_time": 1000}})
+    assert shown_drive(told, "b")["rate_limiter"]["bandwidth"]["size"] == MIB
+    assert seconds_to_read(told, "vdb", BLOCK, 60) > 1.8
+    nothing = {"size": 0, "refill_time": 0}
+    patch_drive(told, "b", rate_limiter={"bandwidth": nothing, "ops": nothing})
+    assert shown_drive(told, "b")["rate_limiter"] is None
+    assert seconds_to_read(told, "vdb", 1 << 16, 48) < limited_s
+
+
+def test_a_limit_outlives_another_file(told, tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(bytes(MIB))
+    limiter = {"ops": {"size": 20, "refill_time": 1000}}
+    patch_drive(told, "b", path_on_host=os.fspath(path), rate_limiter=limiter)
+    patch_drive(told, "b", path_on_host=os.fspath(path))
+    assert seconds_to_read(told, "vdb", BLOCK, 60) > 1.8
+    patch_drive(told, "b", rate_limiter={"ops": {"size": 0, "refill_time": 0}})
+
+
+# The balloon
+
+
+def statistics(told):
+    return told.server.get("/balloon/statistics")
+
+
+def inflate(told, amount_mib):
+    told.server.done("PATCH", "/balloon", {"amount_mib": amount_mib})
+    wait_until(lambda: statistics(told)["actual_mib"] == amount_mib, f"{amount_mib} MiB", 60)
+
+
+def free_kib(told):
+    return int(told.run("grep ^MemFree: /proc/meminfo").split()[1])
+
+
+def test_the_balloon_takes_memory_and_gives_it_back(told):
+    before = free_kib(told)
+    inflate(told, 32)
+    assert told.server.get("/balloon")["amount_mib"] == 32
+    assert told.server.get("/vm/config")["balloon"] == told.server.get("/balloon")
+    shown = statistics(told)
+    assert (shown["target_mib"], shown["target_pages"], shown["actual_pages"]) == (32, 8192, 8192)
+    assert before - free_kib(told) > 24 << 10
+    inflate(told, 0)
+    assert before - free_kib(told) < 8 << 10
+
+
+def test_what_the_guest_says_of_its_memory(told):
+    wait_until(lambda: "free_memory" in statistics(told), "statistics of the guest", 60)
+    shown = statistics(told)
+    total_kib = int(told.run("grep ^MemTotal: /proc/meminfo").split()[1])
+    assert shown["total_memory"] == total_kib << 10
+    assert 0 < shown["free_memory"] < shown["total_memory"]
+    assert shown["minor_faults"] > 0
+
+
+def test_the_interval_of_statistics_may_change_but_not_end(told):
+    server = told.server
+    server.done("PATCH", "/balloon/statistics", {"stats_polling_interval_s": 2})
+    assert server.get("/balloon")["stats_polling_interval_s"] == 2
+    fault = server.patch("/balloon/statistics", {"stats_polling_interval_s": 0}).fault
+    assert fault == f"{BALLOON}Statistics cannot be enabled/disabled after activation."
+    server.done("PATCH", "/balloon/statistics", {"stats_polling_interval_s": 1})
+
+
+def test_balloons_that_can_not_be(told):
+    server = told.server
+    fault = server.patch("/balloon", {"amount_mib": 129}).fault
+    assert fault == f"{BALLOON}Requested memory should be less than 129MiB"
+    hinting = f"{BALLOON}Attempting to use hinting when not enabled"
+    assert server.request("GET", "/balloon/hinting/status").fault == hinting
+    assert server.request("PATCH", "/balloon/hinting/start").fault == hinting
+    assert server.request("PATCH", "/balloon/hinting/stop").fault == hinting
+    assert server.get("/balloon")["amount_mib"] == 0
