@@ -14,6 +14,7 @@ The description, all paths absolute:
     binds              [source, target, writable] onto the new root, files or directories
     dirs, links        directories (made for the uid) and [target, path] symlinks in the new root
     nodes              [path, major, minor] character devices owned by the uid
+    proc               whether there is a /proc, with the uid's own processes and nothing else
     limits             {RLIMIT name: value}
     parent             pid whose death must end the program, or null to outlive it
     hostname           what the program sees as its host's name
@@ -119,6 +120,15 @@ def build_root(want: dict[str, Any]) -> None:
         os.makedirs(os.path.dirname(root + path), exist_ok=True)
         os.mknod(root + path, stat.S_IFCHR | 0o600, os.makedev(major, minor))
         os.chown(root + path, want["uid"], want["uid"])
+    if want["proc"]:
+        os.mkdir(root + "/proc")
+        _mount(
+            "proc",
+            root + "/proc",
+            kind="proc",
+            flags=MS_NOSUID | MS_NODEV | MS_NOEXEC,
+            data="hidepid=invisible,subset=pid",
+        )
 
 
 def _bind(fd: int, target: str, *, writable: bool) -> None:

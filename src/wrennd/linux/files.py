@@ -1,5 +1,6 @@
 """Files as the kernel offers them: locks, clones, sparse copies, atomic and durable writes."""
 
+import ctypes
 import errno
 import fcntl
 import os
@@ -7,7 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from wrennd.linux.libc import check, function
+
 FICLONE = 0x40049409  # _IOW(0x94, 9, int), linux/fs.h
+FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 1, 2
+
+_fallocate = function("fallocate", ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 
 
 def try_lock(fd: int) -> bool:
@@ -33,6 +39,11 @@ def locked(path: Path) -> Iterator[None]:
 def clone(source: int, target: int) -> None:
     """Make `target` share all blocks of `source` (FICLONE). OSError where it can't be done."""
     fcntl.ioctl(target, FICLONE, source)
+
+
+def punch_hole(fd: int, start: int, length: int) -> None:
+    """Give back the blocks of a range, which reads as zeros. OSError, EOPNOTSUPP where it can't."""
+    check(_fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, start, length), "fallocate")
 
 
 def copy_sparse(source: int, target: int) -> None:

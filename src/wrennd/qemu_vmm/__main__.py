@@ -75,7 +75,11 @@ def _run(wanted: Options) -> int:
 def _controller(wanted: Options, log: Log, out: Sink, held: ExitStack) -> Controller:
     metrics = Recorder(time.monotonic())
     identity = Identity(
-        id=wanted.id, accel=wanted.accel, program=wanted.qemu, max_mmds=wanted.max_mmds
+        id=wanted.id,
+        accel=wanted.accel,
+        program=wanted.qemu,
+        is_tracking_exact=wanted.is_tracking_exact,
+        max_mmds=wanted.max_mmds,
     )
     controller = Controller(identity, log, metrics, out)
     held.callback(controller.close)

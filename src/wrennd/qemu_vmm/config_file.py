@@ -1,77 +1,18 @@
 """`--config-file`: a whole microVM in one document, configured and started without the API."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from wrennd.qemu_vmm import schema
-from wrennd.qemu_vmm.balloon import BALLOON, Balloon
 from wrennd.qemu_vmm.controller import Controller
+from wrennd.qemu_vmm.document import DOCUMENT, Document
 from wrennd.qemu_vmm.faults import Fault, Prefix, unsupported
 from wrennd.qemu_vmm.json_reader import JsonError
-from wrennd.qemu_vmm.mmds import MMDS_CONFIG, MmdsConfig, read_put
+from wrennd.qemu_vmm.mmds import read_put
 from wrennd.qemu_vmm.options import ExitCode, Stop
 from wrennd.qemu_vmm.phases import Call
-from wrennd.qemu_vmm.resources import (
-    BOOT_SOURCE,
-    DRIVE,
-    ENTROPY,
-    LOGGER,
-    MACHINE_CONFIG,
-    METRICS,
-    NETWORK_INTERFACE,
-    BootSource,
-    Drive,
-    Entropy,
-    Logger,
-    MachineUpdate,
-    Metrics,
-    NetworkInterface,
-)
-from wrennd.qemu_vmm.schema import Field, anything, listed, optional, struct
 
 MAX_SIZE = 1 << 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConfigFile:
-    """A whole microVM in one document. What we can't do is only remembered as given or not."""
-
-    balloon: Balloon | None
-    drives: list[Drive]
-    boot_source: BootSource
-    cpu_config: bool
-    logger: Logger | None
-    machine_config: MachineUpdate | None
-    metrics: Metrics | None
-    mmds_config: MmdsConfig | None
-    network_interfaces: list[NetworkInterface]
-    vsock: bool
-    entropy: Entropy | None
-    pmem: bool
-    memory_hotplug: bool
-
-
-CONFIG_FILE = struct(
-    "VmmConfig",
-    ConfigFile,
-    (
-        Field(key="balloon", kind=optional(BALLOON)),
-        Field(key="drives", kind=listed(DRIVE), required=True),
-        Field(key="boot-source", kind=BOOT_SOURCE, required=True),
-        Field(key="cpu-config", kind=anything, default=False),
-        Field(key="logger", kind=optional(LOGGER)),
-        Field(key="machine-config", kind=optional(MACHINE_CONFIG)),
-        Field(key="metrics", kind=optional(METRICS)),
-        Field(key="mmds-config", kind=optional(MMDS_CONFIG)),
-        Field(key="network-interfaces", kind=listed(NETWORK_INTERFACE), default=()),
-        Field(key="vsock", kind=anything, default=False),
-        Field(key="entropy", kind=optional(ENTROPY)),
-        Field(key="pmem", kind=anything, default=False),
-        Field(key="memory-hotplug", kind=anything, default=False),
-    ),
-    ignores_unknown=True,
-)
 
 
 def run(path: Path, controller: Controller) -> None:
@@ -82,7 +23,7 @@ def run(path: Path, controller: Controller) -> None:
         text = f"{failed}{path} is larger than {MAX_SIZE} bytes"
         raise Stop(ExitCode.BAD_CONFIGURATION, text)
     try:
-        config = schema.decode(CONFIG_FILE, data)
+        config = schema.decode(DOCUMENT, data)
         for feature, is_given in _refused(config):
             if is_given:
                 raise unsupported(Prefix.START, feature)
@@ -117,14 +58,14 @@ def _read(path: Path, what: str) -> bytes:
         raise Stop(ExitCode.BAD_CONFIGURATION, text) from None
 
 
-def _refused(config: ConfigFile) -> Iterator[tuple[str, bool]]:
+def _refused(config: Document) -> Iterator[tuple[str, bool]]:
     yield "cpu-config", config.cpu_config
     yield "vsock", config.vsock
     yield "pmem", config.pmem
     yield "memory hotplug", config.memory_hotplug
 
 
-def _actions(config: ConfigFile) -> Iterator[object]:
+def _actions(config: Document) -> Iterator[object]:
     """In Firecracker's order."""
     for action in (config.logger, config.metrics, config.machine_config, config.boot_source):
         if action is not None:

@@ -6,6 +6,7 @@ once, and what was named is what is used, whatever happens to the path later.
 
 import os
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from wrennd.linux import tun
@@ -35,16 +36,17 @@ _INTERFACE_NAME_MAX = 15
 
 @dataclass(frozen=True, kw_only=True)
 class OpenBoot:
-    """Kernel and initrd, open for reading; the initrd's descriptor is -1 when there is none."""
+    """Kernel and initrd, open for reading; a descriptor is -1 when there is none: no initrd, or
+    a guest that was restored and has its kernel in its memory."""
 
     source: BootSource
     kernel_fd: int
     initrd_fd: int
 
     def close(self) -> None:
-        os.close(self.kernel_fd)
-        if self.initrd_fd >= 0:
-            os.close(self.initrd_fd)
+        for fd in (self.kernel_fd, self.initrd_fd):
+            if fd >= 0:
+                os.close(fd)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +82,10 @@ class OpenDrive:
 
 @dataclass(frozen=True, kw_only=True)
 class OpenInterface:
-    """An interface and the tap that it is on."""
+    """An interface and the tap that it is on. `mac`: the one that it has, if given or not."""
 
     interface: NetworkInterface
+    mac: str
     fd: int
 
 
@@ -122,6 +125,14 @@ class Configuration:
         self.boot = OpenBoot(source=source, kernel_fd=kernel, initrd_fd=initrd)
         if old is not None:
             old.close()
+
+    def restore(self, boot: BootSource, macs: Sequence[str]) -> None:
+        """What only a restored guest has: a kernel that nobody opens any more, and the addresses
+        that its interfaces, which are in place, got when it was booted."""
+        self.boot = OpenBoot(source=boot, kernel_fd=-1, initrd_fd=-1)
+        self.interfaces = [
+            replace(opened, mac=mac) for opened, mac in zip(self.interfaces, macs, strict=True)
+        ]
 
     def update_machine(self, update: MachineUpdate) -> None:
         if update.cpu_template not in (None, CpuTemplate.NONE):
@@ -188,7 +199,9 @@ class Configuration:
                 self.interfaces[index] = self.interfaces[-1]
                 self.interfaces.pop()
                 break
-        self.interfaces.append(OpenInterface(interface=interface, fd=_open_tap(interface)))
+        # Without one, QEMU would give every guest the same.
+        mac = mac or ":".join(f"{byte:02x}" for byte in (0x02, *os.urandom(5)))
+        self.interfaces.append(OpenInterface(interface=interface, mac=mac, fd=_open_tap(interface)))
 
     def set_entropy(self, entropy: Entropy) -> None:
         limiter = entropy.rate_limiter

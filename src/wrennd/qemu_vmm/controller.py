@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wrennd.qemu_vmm import balloon, drives, mmds, routes, start
+from wrennd.qemu_vmm import balloon, drives, load, mmds, routes, start
 from wrennd.qemu_vmm.balloon import Balloon, BalloonStatsUpdate, BalloonUpdate
 from wrennd.qemu_vmm.configuration import Configuration
 from wrennd.qemu_vmm.faults import Fault, Prefix, os_text, unsupported
@@ -20,7 +20,7 @@ from wrennd.qemu_vmm.log import API_THREAD, Log
 from wrennd.qemu_vmm.machine import Accel
 from wrennd.qemu_vmm.metrics import Recorder
 from wrennd.qemu_vmm.mmds import DataStore, MmdsConfig, MmdsPatch, MmdsPut
-from wrennd.qemu_vmm.phases import TABLE, Call, Phase, check
+from wrennd.qemu_vmm.phases import BOOT_SPECIFIC, TABLE, Call, Phase, check
 from wrennd.qemu_vmm.qemu import FAILURES, Qemu, QemuEnded
 from wrennd.qemu_vmm.resources import (
     BootSource,
@@ -37,6 +37,8 @@ from wrennd.qemu_vmm.resources import (
 )
 from wrennd.qemu_vmm.routes import Action, Unsupported
 from wrennd.qemu_vmm.sinks import Sink
+from wrennd.qemu_vmm.snapshot import Saver
+from wrennd.qemu_vmm.snapshot_requests import SnapshotCreate, SnapshotLoad
 from wrennd.qemu_vmm.start import Host
 from wrennd.qemu_vmm.wire import Method, Request, respond
 
@@ -51,6 +53,7 @@ class Identity:
     id: str
     accel: Accel
     program: Path
+    is_tracking_exact: bool
     max_mmds: int  # bytes
 
 
@@ -67,6 +70,8 @@ class Controller:
         self.configuration = Configuration()
         self._mmds = DataStore(identity.max_mmds)
         self.qemu: Qemu | None = None
+        self._saver: Saver | None = None
+        self._is_configured = self._is_load_failed = False
         self._does: dict[object, Callable[[Any], object]] = {
             Call.INSTANCE_INFO: self._instance_info,
             Call.VERSION: lambda _: {"firecracker_version": VERSION},
@@ -97,6 +102,8 @@ class Controller:
             Logger: self._configure_log,
             Metrics: self.metrics.open,
             Serial: self._set_serial,
+            SnapshotCreate: self._create_snapshot,
+            SnapshotLoad: self._load_snapshot,
         }
 
     # Requests
@@ -134,6 +141,7 @@ class Controller:
             raise unsupported(action.prefix, action.feature)
         key = action if isinstance(action, Call) else type(action)
         check(TABLE[key], self.phase)
+        self._is_configured |= key in BOOT_SPECIFIC
         return self._does[key](action)
 
     def _respond(self, status: int, action: Action, value: object) -> bytes:
@@ -157,10 +165,18 @@ class Controller:
                 self.metrics.count("get_api_requests", name)
 
     def _note_duration(self, action: Action, began: float) -> None:
-        if action in (Call.PAUSE, Call.RESUME):
-            name = "pause_vm" if action is Call.PAUSE else "resume_vm"
-            took_us = self.metrics.took(name, time.monotonic() - began)
-            self.log.info(f"'{action}' API request took {took_us} us.", API_THREAD)
+        match action:
+            case Call.PAUSE | Call.RESUME:
+                name, what = ("pause_vm" if action is Call.PAUSE else "resume_vm"), str(action)
+            case SnapshotLoad():
+                name, what = "load_snapshot", "load snapshot"
+            case SnapshotCreate():
+                kind = action.snapshot_type.lower()
+                name, what = f"{kind}_create_snapshot", f"create {kind} snapshot"
+            case _:
+                return
+        took_us = self.metrics.took(name, time.monotonic() - began)
+        self.log.info(f"'{what}' API request took {took_us} us.", API_THREAD)
 
     # Effects
 
@@ -175,22 +191,55 @@ class Controller:
     def start(self) -> None:
         """Start the guest. Errors: Fault; the phase stays, and it may be tried again."""
         began = time.monotonic()
+        self._run(lambda host: start.start(self.configuration, host))
+        self.phase = Phase.RUNNING
+        self.metrics.took("start_vm", time.monotonic() - began)
+        self.metrics.begin()
+
+    def _run(self, make: Callable[[Host], Qemu]) -> None:
+        """Have a QEMU, by `make`. Errors: Fault, and there is none."""
         host = Host(
             program=self.identity.program,
             accel=self.identity.accel,
             name=self.identity.id,
+            is_tracking_exact=self.identity.is_tracking_exact,
             on_console=self._on_console,
             on_words=self._on_words,
         )
         self._console = start.open_console(self.configuration, self._out)
         try:
-            self.qemu = start.start(self.configuration, host)
+            self.qemu = make(host)
         except Fault:
             self._close_console()
             raise
-        self.phase = Phase.RUNNING
-        self.metrics.took("start_vm", time.monotonic() - began)
+        self._saver = Saver(self.qemu, self.identity.accel, self.log)
+
+    def _load_snapshot(self, wanted: SnapshotLoad) -> None:
+        """Errors: Fault; but when it came too late, this program ends with it."""
+        if self._is_configured:
+            raise Fault(
+                f"{Prefix.LOAD_SNAPSHOT}Loading a microVM snapshot not allowed after configuring "
+                "boot-specific resources."
+            )
+        began = time.monotonic()
+        self._is_load_failed = True
+        self._run(lambda host: load.load(wanted, self.configuration, host, self._configure))
+        self.phase = Phase.PAUSED
+        if wanted.resume_vm:
+            self._set_running(True)
+        self._is_load_failed = False
+        self.metrics.took("vmm_load_snapshot", time.monotonic() - began)
         self.metrics.begin()
+
+    def _configure(self, resource: object) -> object:
+        return self._does[type(resource)](resource)
+
+    def _create_snapshot(self, wanted: SnapshotCreate) -> None:
+        assert self._saver is not None, "the phase table lets nothing here before the start"
+        began = time.monotonic()
+        self._saver.create(wanted, self.configuration, self.phase)
+        name = f"vmm_{wanted.snapshot_type.lower()}_create_snapshot"
+        self.metrics.took(name, time.monotonic() - began)
 
     def _close_console(self) -> None:
         if self._console is not self._out:
@@ -216,6 +265,8 @@ class Controller:
         began = time.monotonic()
         self._command("cont" if wanted else "stop")
         self.phase = phase
+        if wanted and self._saver is not None:
+            self._saver.resumed()
         name = "vmm_resume_vm" if wanted else "vmm_pause_vm"
         self.metrics.took(name, time.monotonic() - began)
 
@@ -285,6 +336,9 @@ class Controller:
 
     def end_of_qemu(self) -> int | None:
         """The exit code of this program once QEMU has ended (or must), else None."""
+        if self._is_load_failed:
+            self.log.error("Loading the snapshot failed; vmm exiting.")
+            return 1
         if self.qemu is None:
             return None
         stopped = [event for event in self.qemu.events if event.name == "STOP"]

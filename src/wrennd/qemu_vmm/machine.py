@@ -57,21 +57,34 @@ class Accel(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Boot:
+    """What a guest boots from: paths that QEMU opens itself, and what they may lead to (`fds`)."""
+
+    kernel: str
+    initrd: str | None
+    command_line: str
+    fds: tuple[int, ...]
+
+    def arguments(self) -> list[str]:
+        initrd = [] if self.initrd is None else ["-initrd", self.initrd]
+        return ["-kernel", self.kernel, "-append", self.command_line, *initrd]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Machine:
-    """All that QEMU is told. Paths are what QEMU opens itself; the rest it gets as descriptors."""
+    """All that QEMU is told. But for `boot` it opens nothing; it gets descriptors.
+
+    boot: None for a machine whose state is loaded: its kernel is in its memory.
+    """
 
     name: str
     accel: Accel
     config: MachineConfig
-    kernel: str
-    initrd: str | None
-    command_line: str
+    boot: Boot | None
     drives: tuple[OpenDrive, ...]
     interfaces: tuple[OpenInterface, ...]
-    macs: tuple[str, ...]
     entropy: Entropy | None
     balloon: Balloon | None
-    boot_fds: tuple[int, ...]
     qmp_fd: int
     console_fd: int
 
@@ -83,7 +96,8 @@ class Machine:
     def inherited_fds(self) -> tuple[int, ...]:
         drives = tuple(drive.fd for drive in self.drives)
         taps = tuple(interface.fd for interface in self.interfaces)
-        return (self.qmp_fd, self.console_fd, *self.boot_fds, *drives, *taps)
+        boot = () if self.boot is None else self.boot.fds
+        return (self.qmp_fd, self.console_fd, *boot, *drives, *taps)
 
     def arguments(self) -> list[str]:
         """For QEMU 7.2 and later; starts stopped (`-S`)."""
@@ -105,11 +119,8 @@ class Machine:
             *("-serial", "chardev:console"),
             # Guests are told to reboot through it (`reboot=k`).
             *("-device", "i8042"),
-            *("-kernel", self.kernel),
-            *("-append", self.command_line),
+            *(["-incoming", "defer"] if self.boot is None else self.boot.arguments()),
         ]
-        if self.initrd is not None:
-            arguments += ["-initrd", self.initrd]
         return arguments + self._devices()
 
     def _devices(self) -> list[str]:
@@ -119,7 +130,7 @@ class Machine:
             arguments += _drive(drive, index, bus)
             bus -= 1
         for index, interface in enumerate(self.interfaces):
-            arguments += _interface(interface, self.macs[index], index, bus)
+            arguments += _interface(interface, index, bus)
             bus -= 1
         if self.entropy is not None:
             arguments += _entropy(self.entropy, bus)
@@ -199,7 +210,7 @@ def drive_node(opened: OpenDrive, index: int) -> dict[str, object]:
     }
 
 
-def _interface(opened: OpenInterface, mac: str, index: int, bus: int) -> list[str]:
+def _interface(opened: OpenInterface, index: int, bus: int) -> list[str]:
     netdev = {"type": "tap", "id": f"net{index}", "fd": str(opened.fd), "vhost": False}
     mtu = opened.interface.mtu
     extra = {} if mtu is None else {"host_mtu": mtu}
@@ -210,7 +221,7 @@ def _interface(opened: OpenInterface, mac: str, index: int, bus: int) -> list[st
             f"net{index}-device",
             bus,
             netdev=f"net{index}",
-            mac=mac,
+            mac=opened.mac,
             **extra,
         ),
     ]

@@ -25,7 +25,12 @@ _GROUPS: dict[str, tuple[str, ...]] = {
     "put_api_requests": ("count", "fails"),
     "uart": ("missed_write_count", "write_count"),
 }
-_DURATIONS = ("pause_vm", "resume_vm", "start_vm", "vmm_pause_vm", "vmm_resume_vm")
+_DURATIONS = (
+    *("full_create_snapshot", "diff_create_snapshot", "load_snapshot"),
+    *("pause_vm", "resume_vm", "start_vm"),
+    *("vmm_full_create_snapshot", "vmm_diff_create_snapshot", "vmm_load_snapshot"),
+    *("vmm_pause_vm", "vmm_resume_vm"),
+)
 
 
 class Recorder:

@@ -1,4 +1,4 @@
-"""The command line: Firecracker's options, and two of ours. Pure.
+"""The command line: Firecracker's options, and three of ours. Pure.
 
 Options that only make sense for Firecracker's own isolation and accounting are taken and ignored,
 so that what starts Firecracker can start this.
@@ -17,6 +17,8 @@ DEFAULT_SOCKET = "/run/firecracker.socket"
 DEFAULT_ID = "anonymous-instance"
 DEFAULT_QEMU = "/usr/bin/qemu-system-x86_64"
 MAX_ID = 64
+# How the pages of a Diff are found: as exactly as the kernel can, or as on a kernel that can't.
+DIRTY_PAGES = ("exact", "populated")
 
 
 class ExitCode(IntEnum):
@@ -42,6 +44,7 @@ _OPTIONS = {
     "api-sock": True,
     "boot-timer": False,
     "config-file": True,
+    "dirty-pages": True,
     "help": False,
     "http-api-max-payload-size": True,
     "id": True,
@@ -79,6 +82,7 @@ class Options:
     id: str
     accel: Accel
     qemu: Path
+    is_tracking_exact: bool
     config_file: Path | None
     logger: Logger
     metrics_path: str | None
@@ -111,6 +115,7 @@ def parse(arguments: Sequence[str]) -> Options:
         id=given.get("id", DEFAULT_ID),
         accel=Accel(given.get("accel", "tcg")),
         qemu=Path(given.get("qemu", DEFAULT_QEMU)),
+        is_tracking_exact=given.get("dirty-pages") != "populated",
         config_file=None if config_file is None else Path(config_file),
         logger=Logger(
             log_path=given.get("log-path"),
@@ -166,6 +171,9 @@ def _check(given: dict[str, str]) -> None:
             raise _bad(f"Invalid instance ID: Invalid char ({char}) at position {position}")
     if given.get("accel", "tcg") not in list(Accel):
         raise _bad(f"'accel' is {given['accel']!r}, expected one of: {', '.join(Accel)}")
+    if given.get("dirty-pages", "exact") not in DIRTY_PAGES:
+        choices = ", ".join(DIRTY_PAGES)
+        raise _bad(f"'dirty-pages' is {given['dirty-pages']!r}, expected one of: {choices}")
     for name in _NUMBERS:
         if not given.get(name, "0").isascii() or not given.get(name, "0").isdigit():
             raise _bad(f"'{name}' parameter expected to be of 'usize' type.")

@@ -17,6 +17,7 @@ from wrennd.qemu_vmm.resources import (
     NetworkInterfacePatch,
     Serial,
 )
+from wrennd.qemu_vmm.snapshot_requests import SnapshotCreate, SnapshotLoad
 
 
 class Phase(StrEnum):
@@ -86,7 +87,14 @@ TABLE: dict[type | Call, When] = {
     Logger: When.BEFORE,
     Metrics: When.BEFORE,
     Serial: When.BEFORE,
+    SnapshotCreate: When.AFTER,
+    SnapshotLoad: When.BEFORE,
 }
+# What a guest is booted with: once one of these was tried, no snapshot can be loaded any more.
+BOOT_SPECIFIC = (
+    *(BootSource, MachineUpdate, Drive, NetworkInterface),
+    *(Balloon, Entropy, MmdsConfig),
+)
 
 
 def check(when: When, phase: Phase) -> None:

@@ -12,7 +12,6 @@ import errno
 import os
 import selectors
 import socket
-import struct
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -23,15 +22,15 @@ from wrennd.core.deadline import Deadline
 from wrennd.core.errors import DeadlineExceeded
 from wrennd.linux import process
 from wrennd.qemu_vmm.machine import Machine
+from wrennd.qemu_vmm.memory import GuestMemory, Plan
 from wrennd.qemu_vmm.qmp import Decoder, Event, Greeting, QmpBroken, QmpRefused, Reply, encode
 
 READ_SIZE = 64 << 10
 STDERR_LIMIT = 64 << 10  # of QEMU's own words; a guest that makes it complain can't fill a log
 COMMAND_TIMEOUT_S = 30.0
-EVENTS = ("STOP", "SHUTDOWN")  # those that somebody looks at
+EVENTS = ("STOP", "SHUTDOWN", "MIGRATION")  # those that somebody looks at
 MAX_EVENTS = 16  # kept until somebody does; a QEMU gone wild may send any number
 T = TypeVar("T")
-_REPORT = struct.Struct("=QQ")
 
 
 class QemuEnded(Exception):
@@ -50,22 +49,22 @@ class Qemu:
         child: process.Process,
         qmp: socket.socket,
         console: socket.socket,
-        report_fd: int,
+        plan: Plan,
         on_console: Callable[[bytes], None],
         on_words: Callable[[str], None],
     ) -> None:
-        self._child, self._qmp, self._console, self._report_fd = child, qmp, console, report_fd
+        self._child, self._qmp, self._console, self._plan = child, qmp, console, plan
         self._on_console, self._on_words = on_console, on_words
         self._decoder = Decoder()
         self._asked = 0
         self._reply: Reply | None = None
-        self._is_greeted = False
+        self._greeting: Greeting | None = None
+        self._memory: GuestMemory | None = None
         self._words = b""
         self._words_left = STDERR_LIMIT
         self._last_words: list[str] = []
         self.is_ended = False
         self.events: list[Event] = []
-        self.ram_address = 0
         self._selector = selectors.EpollSelector()
         assert child.stderr is not None
         self._stderr_fd = child.stderr.fileno()
@@ -74,14 +73,25 @@ class Qemu:
             (console.fileno(), self._read_console),
             (self._stderr_fd, self._read_stderr),
             (child.pidfd, self._see_end),
+            (plan.shim.fileno(), self._attach_memory),
         ):
-            if fd != child.pidfd:
+            if fd not in (child.pidfd, plan.shim.fileno()):
                 os.set_blocking(fd, False)
             self._selector.register(fd, selectors.EVENT_READ, handle)
 
     @property
     def pid(self) -> int:
         return self._child.pid
+
+    @property
+    def memory(self) -> GuestMemory:
+        assert self._memory is not None, "there is one once `start` has returned"
+        return self._memory
+
+    @property
+    def version(self) -> tuple[int, int, int]:
+        assert self._greeting is not None, "it has come once `start` has returned"
+        return self._greeting.version
 
     def fileno(self) -> int:
         """Readable when `pump` has something to do."""
@@ -117,12 +127,20 @@ class Qemu:
         while len(self._selector.get_map()) > 0:
             self.pump(1.0)
 
-    def execute(self, command: str, fds: Sequence[int] = (), **arguments: object) -> Any:
-        """Run a QMP command; `fds` go along with it, as copies.
+    def execute(
+        self,
+        command: str,
+        fds: Sequence[int] = (),
+        *,
+        deadline: Deadline | None = None,
+        **arguments: object,
+    ) -> Any:
+        """Run a QMP command, by `deadline` (default: COMMAND_TIMEOUT_S); `fds` go along with it,
+        as copies.
 
         Errors: QmpRefused, QmpBroken, QemuEnded, DeadlineExceeded.
         """
-        deadline = Deadline.after(COMMAND_TIMEOUT_S)
+        deadline = deadline or Deadline.after(COMMAND_TIMEOUT_S)
         self._asked += 1
         self._reply = None
         self._send(encode(command, arguments, self._asked), fds)
@@ -130,6 +148,20 @@ class Qemu:
         if reply.error:
             raise QmpRefused(reply.error)
         return reply.value
+
+    def wait_for_event(
+        self, name: str, is_it: Callable[[dict[str, Any]], bool], deadline: Deadline, what: str
+    ) -> Event:
+        """The next such event, which nobody else gets to see any more. Errors: as `execute`."""
+
+        def look() -> Event | None:
+            for event in self.events:
+                if event.name == name and is_it(event.data):
+                    self.events = [other for other in self.events if other.name != name]
+                    return event
+            return None
+
+        return self._pump_until(look, deadline, what)
 
     def _pump_until(self, look: Callable[[], T | None], deadline: Deadline, what: str) -> T:
         while (found := look()) is None:
@@ -153,14 +185,12 @@ class Qemu:
             if error.errno not in (errno.EPIPE, errno.ECONNRESET):
                 raise
 
-    def _wait_until_ready(self, ram_bytes: int) -> None:
+    def _wait_until_ready(self) -> None:
         deadline = Deadline.after(COMMAND_TIMEOUT_S)
-        self._pump_until(lambda: self._is_greeted or None, deadline, "QEMU's start")
+        self._pump_until(lambda: self._greeting, deadline, "QEMU's start")
         self.execute("qmp_capabilities")
-        report = os.read(self._report_fd, _REPORT.size)
-        if len(report) != _REPORT.size or _REPORT.unpack(report)[1] != ram_bytes:
+        if self._memory is None:
             raise QmpBroken("the RAM shim did not find the guest's memory in this QEMU")
-        self.ram_address = _REPORT.unpack(report)[0]
 
     # What comes in
 
@@ -180,7 +210,7 @@ class Qemu:
         for message in self._decoder.feed(self._receive(self._qmp.fileno())):
             match message:
                 case Greeting():
-                    self._is_greeted = True
+                    self._greeting = message
                 case Reply() if message.id == self._asked:
                     self._reply = message
                 case Event() if message.name in EVENTS:
@@ -202,6 +232,14 @@ class Qemu:
                 self._last_words = [*self._last_words[-3:], text[:500]]
                 self._on_words(text)
 
+    def _attach_memory(self) -> None:
+        """QEMU waits until this is done. When it ended instead, others see that."""
+        self._selector.unregister(self._plan.shim)
+        try:
+            self._memory = self._plan.attach(self.pid)
+        except ConnectionAbortedError:
+            return
+
     def _see_end(self) -> None:
         self._selector.unregister(self._child.pidfd)
         self.is_ended = True
@@ -209,57 +247,55 @@ class Qemu:
     def close(self) -> None:
         """Kill QEMU if it lives. May be called twice."""
         with ExitStack() as steps:
+            if self._memory is not None:
+                steps.callback(self._memory.close)
             steps.callback(self._selector.close)
             steps.callback(self._qmp.close)
             steps.callback(self._console.close)
-            steps.callback(self._close_report)
+            steps.callback(self._plan.close)
             steps.callback(self._child.close)
-
-    def _close_report(self) -> None:
-        if self._report_fd >= 0:
-            os.close(self._report_fd)
-        self._report_fd = -1
 
 
 def start(
     program: Path,
     make_machine: Callable[[int, int], Machine],
+    plan: Plan,
     *,
     on_console: Callable[[bytes], None],
     on_words: Callable[[str], None],
 ) -> Qemu:
-    """Start QEMU and bring it to where it waits for `cont`.
+    """Start QEMU and bring it to where it waits for `cont`, or for a state to load.
 
-    `make_machine` gets QEMU's ends of monitor and console. Must be called from the main thread.
+    `make_machine` gets QEMU's ends of monitor and console. `plan` belongs to the result, or is
+    closed. Must be called from the main thread.
     Errors: QemuEnded with QEMU's own words, QmpBroken, DeadlineExceeded, OSError.
     """
     with ExitStack() as held, ExitStack() as child_ends:
+        held.callback(plan.close)
         qmp, child_qmp = socket.socketpair()
         console, child_console = socket.socketpair()
-        report, child_report = os.pipe()
         for end in (qmp, console):
             held.callback(end.close)
         child_ends.callback(child_qmp.close)
         child_ends.callback(child_console.close)
-        child_ends.callback(os.close, child_report)
-        os.set_blocking(report, False)
+        child_ends.callback(plan.is_spawned)
         machine = make_machine(child_qmp.fileno(), child_console.fileno())
         child = process.spawn(
             [program, *machine.arguments()],
             env={
                 **process.CLEAN_ENVIRONMENT,
                 "LD_PRELOAD": os.fspath(shim_path()),
-                "WRENN_RAM_SHIM": f"{os.getpid()}:{machine.ram_bytes}:{child_report}",
+                "WRENN_RAM_SHIM": plan.argument,
             },
             stderr=process.PIPE,
-            pass_fds=(*machine.inherited_fds, child_report),
+            pass_fds=(*machine.inherited_fds, *plan.inherited_fds),
         )
         held.callback(child.close)
         child_ends.close()
-        qemu = Qemu(child, qmp, console, report, on_console, on_words)
+        qemu = Qemu(child, qmp, console, plan, on_console, on_words)
         held.pop_all()
         held.callback(qemu.close)
-        qemu._wait_until_ready(machine.ram_bytes)
+        qemu._wait_until_ready()
         held.pop_all()
         return qemu
 

@@ -40,6 +40,8 @@ class Reply:
 class Greeting:
     """QEMU is there and waits for `qmp_capabilities`."""
 
+    version: tuple[int, int, int]
+
 
 Message = Event | Reply | Greeting
 
@@ -66,8 +68,8 @@ def _message(line: bytes) -> Message:
     except (ValueError, RecursionError):
         raise QmpBroken("QEMU's monitor sent a line that is not JSON") from None
     match value:
-        case {"QMP": _}:
-            return Greeting()
+        case {"QMP": {"version": {"qemu": {"major": int(a), "minor": int(b), "micro": int(c)}}}}:
+            return Greeting((a, b, c))
         case {"event": str(name)}:
             data = value.get("data")
             return Event(name, data if isinstance(data, dict) else {})

@@ -14,6 +14,7 @@ from wrennd.qemu_vmm.json_reader import JsonError
 from wrennd.qemu_vmm.phases import Call, When
 from wrennd.qemu_vmm.resources import ActionType, MachineUpdate, WantedState
 from wrennd.qemu_vmm.schema import Kind
+from wrennd.qemu_vmm.snapshot_requests import SNAPSHOT_CREATE, SNAPSHOT_LOAD, SnapshotLoad
 from wrennd.qemu_vmm.wire import Method, Request
 
 T = TypeVar("T")
@@ -81,17 +82,24 @@ def decode(kind: Kind[T], body: bytes) -> T:
     try:
         return schema.decode(kind, body)
     except JsonError as error:
-        raise Fault(
-            f"An error occurred when deserializing the json body of a request: {error}."
-        ) from None
+        raise _wrong_body(str(error)) from None
+
+
+def _wrong_body(problem: str) -> Fault:
+    return Fault(f"An error occurred when deserializing the json body of a request: {problem}.")
 
 
 def deprecation(action: Action) -> str:
     """What the request used that clients are to stop using; empty when there is nothing."""
-    if isinstance(action, MachineUpdate) and action.cpu_template is not None:
-        return "/machine-config: cpu_template field is deprecated."
-    if isinstance(action, mmds.MmdsConfig) and action.version is mmds.Version.V1:
-        return "PUT /mmds/config: V1 is deprecated. Use V2 instead."
+    match action:
+        case MachineUpdate() if action.cpu_template is not None:
+            return "/machine-config: cpu_template field is deprecated."
+        case mmds.MmdsConfig(version=mmds.Version.V1):
+            return "PUT /mmds/config: V1 is deprecated. Use V2 instead."
+        case SnapshotLoad() if action.is_deprecated:
+            return (
+                "PUT /snapshot/load: mem_file_path and enable_diff_snapshots fields are deprecated."
+            )
     return ""
 
 
@@ -177,13 +185,12 @@ def _vm_state(tokens: Tokens, body: bytes) -> Action:
 def _snapshot(tokens: Tokens, body: bytes) -> Action:
     match tokens[:1]:
         case ["create"]:
-            return Unsupported(
-                prefix=Prefix.CREATE_SNAPSHOT, feature="snapshot/create", when=When.AFTER
-            )
+            return decode(SNAPSHOT_CREATE, body)
         case ["load"]:
-            return Unsupported(
-                prefix=Prefix.LOAD_SNAPSHOT, feature="snapshot/load", when=When.BEFORE
-            )
+            wanted = decode(SNAPSHOT_LOAD, body)
+            if wanted.problem:
+                raise _wrong_body(wanted.problem)
+            return wanted
         case []:
             raise Fault("Missing snapshot operation type.")
         case _:

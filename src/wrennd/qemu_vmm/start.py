@@ -1,7 +1,8 @@
 """From a configuration to a guest that runs: everything of InstanceStart.
 
-Knows what stands between the two: how QEMU reaches kernel and initrd, which MAC an interface gets
-that has none, how fast an emulated guest's clock runs. Every failure is a `Start microvm error`.
+Knows what stands between the two: how QEMU reaches kernel and initrd, how fast an emulated guest's
+clock runs, how dirty pages will be found. Every failure is a `Start microvm error`; `load.py` uses
+the parts of it that it shares.
 """
 
 import os
@@ -10,15 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wrennd.linux import tsc
-from wrennd.qemu_vmm import balloon, qemu
-from wrennd.qemu_vmm.configuration import (
-    Configuration,
-    OpenBoot,
-    OpenInterface,
-    command_line_problem,
-)
+from wrennd.qemu_vmm import balloon, migration, qemu
+from wrennd.qemu_vmm.configuration import Configuration, OpenBoot, command_line_problem
 from wrennd.qemu_vmm.faults import Fault, Prefix, os_text
-from wrennd.qemu_vmm.machine import MAX_DEVICES, Accel, Machine, kernel_command_line
+from wrennd.qemu_vmm.machine import MAX_DEVICES, Accel, Boot, Machine, kernel_command_line
+from wrennd.qemu_vmm.memory import Origin, Plan, Tracking, best_tracking
 from wrennd.qemu_vmm.qemu import Qemu
 from wrennd.qemu_vmm.sinks import Limited, Sink, open_sink
 
@@ -27,11 +24,15 @@ OWN_FDS = Path("/proc/self/fd")
 
 @dataclass(frozen=True, kw_only=True)
 class Host:
-    """What runs the guest: QEMU's program and accelerator, and who hears what it says."""
+    """What runs the guest: QEMU's program and accelerator, and who hears what it says.
+
+    is_tracking_exact: false to find dirty pages as on kernels that can't tell them.
+    """
 
     program: Path
     accel: Accel
     name: str
+    is_tracking_exact: bool
     on_console: Callable[[bytes], None]
     on_words: Callable[[str], None]
 
@@ -59,35 +60,20 @@ def start(configuration: Configuration, host: Host) -> Qemu:
     boot = configuration.boot
     if boot is None:
         raise Fault(f"{Prefix.START}Cannot start microvm without kernel configuration.")
-    drives = tuple(configuration.drives)
     tsc_khz = tsc.tsc_khz() if host.accel is Accel.TCG else None
+    drives = tuple(configuration.drives)
     command_line = kernel_command_line(boot.source.boot_args, drives, tsc_khz)
     if problem := command_line_problem(command_line):
         raise Fault(f"{Prefix.START}Invalid kernel command line: {problem}")
-
-    def make_machine(qmp_fd: int, console_fd: int) -> Machine:
-        return Machine(
-            name=host.name,
-            accel=host.accel,
-            config=configuration.machine,
-            kernel=_path_for_qemu(boot.source.kernel_image_path, boot.kernel_fd),
-            initrd=_initrd_for_qemu(boot),
-            command_line=command_line,
-            drives=drives,
-            interfaces=tuple(configuration.interfaces),
-            macs=tuple(_mac(opened) for opened in configuration.interfaces),
-            entropy=configuration.entropy,
-            balloon=configuration.balloon,
-            boot_fds=tuple(fd for fd in (boot.kernel_fd, boot.initrd_fd) if fd >= 0),
-            qmp_fd=qmp_fd,
-            console_fd=console_fd,
-        )
-
     _check_devices(configuration)
+    wanted = Boot(
+        kernel=_path_for_qemu(boot.source.kernel_image_path, boot.kernel_fd),
+        initrd=_initrd_for_qemu(boot),
+        command_line=command_line,
+        fds=tuple(fd for fd in (boot.kernel_fd, boot.initrd_fd) if fd >= 0),
+    )
     try:
-        started = qemu.start(
-            host.program, make_machine, on_console=host.on_console, on_words=host.on_words
-        )
+        started = spawn(configuration, host, wanted, Origin())
     except qemu.FAILURES as error:
         raise Fault(f"{Prefix.START}{error}") from error
     try:
@@ -98,6 +84,44 @@ def start(configuration: Configuration, host: Host) -> Qemu:
     except qemu.FAILURES as error:
         started.close()
         raise Fault(f"{Prefix.START}{error}") from error
+    return started
+
+
+def spawn(configuration: Configuration, host: Host, boot: Boot | None, origin: Origin) -> Qemu:
+    """A QEMU that waits for `cont`, or, without `boot`, for the state to load.
+
+    Errors: `qemu.FAILURES`.
+    """
+    machine = configuration.machine
+    is_tracked = machine.track_dirty_pages and host.is_tracking_exact
+    tracking = best_tracking() if is_tracked else Tracking.POPULATED
+
+    def make_machine(qmp_fd: int, console_fd: int) -> Machine:
+        return Machine(
+            name=host.name,
+            accel=host.accel,
+            config=machine,
+            boot=boot,
+            drives=tuple(configuration.drives),
+            interfaces=tuple(configuration.interfaces),
+            entropy=configuration.entropy,
+            balloon=configuration.balloon,
+            qmp_fd=qmp_fd,
+            console_fd=console_fd,
+        )
+
+    started = qemu.start(
+        host.program,
+        make_machine,
+        Plan(machine.mem_size_mib << 20, origin, tracking),
+        on_console=host.on_console,
+        on_words=host.on_words,
+    )
+    try:
+        migration.enable(started)
+    except qemu.FAILURES:
+        started.close()
+        raise
     return started
 
 
@@ -132,10 +156,3 @@ def _initrd_for_qemu(boot: OpenBoot) -> str | None:
     if boot.source.initrd_path is None:
         return None
     return _path_for_qemu(boot.source.initrd_path, boot.initrd_fd)
-
-
-def _mac(opened: OpenInterface) -> str:
-    """The given one, or a random one: without, QEMU gives every guest the same."""
-    if opened.interface.guest_mac is not None:
-        return opened.interface.guest_mac
-    return ":".join(f"{byte:02x}" for byte in (0x02, *os.urandom(5)))

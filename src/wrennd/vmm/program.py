@@ -29,6 +29,7 @@ class Program:
 
     name: what `--vmm` and records call it. binary: what must be there and is digested.
     binds: (source, target) mounted read-only into its root. devices: nodes that it opens.
+    needs_proc: whether it looks at its own processes (our server reads its QEMU's pages).
     """
 
     name: str
@@ -37,6 +38,7 @@ class Program:
     argv: tuple[str, ...]
     binds: tuple[tuple[str, str], ...]
     devices: tuple[str, ...]
+    needs_proc: bool
 
     @property
     def is_firecracker(self) -> bool:
@@ -52,6 +54,7 @@ def firecracker(binary: Path) -> Program:
         argv=("/firecracker",),
         binds=((os.fspath(binary), "/firecracker"),),
         devices=("/dev/kvm", "/dev/net/tun", "/dev/userfaultfd", "/dev/null", "/dev/urandom"),
+        needs_proc=False,
     )
 
 
@@ -60,10 +63,17 @@ def own_package() -> Path:
     return Path(os.path.realpath(wrennd.__path__[0]))
 
 
-def qemu(tier: Tier, binary: Path = QEMU, package: Path | None = None) -> Program:
+def qemu(
+    tier: Tier,
+    binary: Path = QEMU,
+    package: Path | None = None,
+    *,
+    has_exact_tracking: bool = True,
+) -> Program:
     """Our Firecracker-compatible server on Debian's QEMU, on this very interpreter.
 
     package: our package, or a copy of it that any user can read (`vmm/package.py`).
+    has_exact_tracking: false to find dirty pages as on kernels before 6.7.
     """
     accel = "kvm" if tier is Tier.KVM else "tcg"
     start = (
@@ -71,13 +81,15 @@ def qemu(tier: Tier, binary: Path = QEMU, package: Path | None = None) -> Progra
         "from wrennd.qemu_vmm.__main__ import main; sys.exit(main())"
     )
     devices = ("/dev/net/tun", "/dev/userfaultfd", "/dev/null", "/dev/zero", "/dev/urandom")
+    tracking = () if has_exact_tracking else ("--dirty-pages", "populated")
     return Program(
         name=f"qemu-{tier}",
         tier=tier,
         binary=binary,
-        argv=(os.fspath(interpreter()), "-I", "-S", "-B", "-c", start, "--accel", accel),
+        argv=(os.fspath(interpreter()), "-I", "-S", "-B", "-c", start, "--accel", accel, *tracking),
         binds=_qemu_binds(package or own_package()),
         devices=(("/dev/kvm", *devices) if tier is Tier.KVM else devices),
+        needs_proc=True,
     )
 
 

@@ -8,6 +8,7 @@ import select
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from wrennd.core.deadline import Deadline
@@ -16,12 +17,13 @@ from wrennd.core.timings import Timings
 from wrennd.linux.process import Adopted, Process
 from wrennd.vmm import api, console, launch
 from wrennd.vmm.client import ApiClient
-from wrennd.vmm.launch import Cell
+from wrennd.vmm.launch import Cell, RestoreFiles
 from wrennd.vmm.program import Program
 
 START_TIMEOUT_S = 20.0  # a Python or QEMU started on a busy 2-core machine: 0.3 s when idle
 POLL_S = 0.005
 HINT_LINES = 12
+INTERFACE = "eth0"
 # Firecracker's serial output costs host CPU and disk: 256 KiB at once, then 64 KiB a second.
 SERIAL_LIMIT = {"size": 64 << 10, "one_time_burst": 256 << 10, "refill_time": 1000}
 
@@ -51,18 +53,87 @@ class BootSpec:
             yield api.Drive(drive_id="rootfs", path_on_host=launch.STABLE_DISK)
         if self.tap:
             yield api.NetworkInterface(
-                iface_id="eth0", host_dev_name=self.tap, guest_mac=self.mac or None
+                iface_id=INTERFACE, host_dev_name=self.tap, guest_mac=self.mac or None
             )
         yield api.Entropy()
 
 
 @dataclass(frozen=True, kw_only=True)
+class RestoreSpec:
+    """How a guest is restored from the cell's `RestoreFiles`; what it is made of is in them.
+
+    Its memory comes from their file, or, if there is none, from the pager that listens on
+    `uffd.sock` in the run directory, and that the VMM's uid may connect to. tap: what its
+    interface is to be on, "" for the tap that it was on. resume: false to leave it paused.
+    """
+
+    tap: str = ""
+    resume: bool = True
+
+    def resource(self, files: RestoreFiles) -> api.SnapshotLoad:
+        if files.memory is None:
+            backend = api.MemBackend(backend_type="Uffd", backend_path=launch.PAGER_SOCKET)
+        else:
+            backend = api.MemBackend(backend_type="File", backend_path=launch.IN_MEMORY)
+        taps = (api.NetworkOverride(iface_id=INTERFACE, host_dev_name=self.tap),)
+        return api.SnapshotLoad(
+            snapshot_path=launch.IN_STATE,
+            mem_backend=backend,
+            resume_vm=self.resume,
+            network_overrides=taps if self.tap else (),
+        )
+
+
+class SnapshotKind(StrEnum):
+    """Firecracker's names."""
+
+    DIFF = "Diff"
+    FULL = "Full"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SnapshotFiles:
+    """What a VMM wrote. The directory is its own: open them with O_NOFOLLOW, and only once the
+    VMM has ended or you can tell a regular file from something else."""
+
+    state: Path
+    memory: Path
+
+
+@dataclass(frozen=True, kw_only=True)
 class Vm:
-    """A VMM whose guest runs. Owned by whoever started it; safe to look at from any thread."""
+    """A VMM with a guest. Owned by whoever started it; safe to look at from any thread."""
 
     process: Process | Adopted
     client: ApiClient
     run_dir: Path
+
+    def pause(self) -> None:
+        """Stop the vCPUs; it may be stopped already. Errors: as `ApiClient`."""
+        self.client.send(api.VmState(state="Paused"))
+
+    def resume(self) -> None:
+        """Let the vCPUs go on; they may run already. Errors: as `ApiClient`."""
+        self.client.send(api.VmState(state="Resumed"))
+
+    def snapshot(self, kind: SnapshotKind, out_dir: Path) -> SnapshotFiles:
+        """Have a paused guest written to `out_dir`, which is its cell's, in place of what is there.
+
+        A Diff holds, in a file as long as memory, the pages written since the last snapshot or the
+        start; a hole is a page that was not. When this fails, nothing is forgotten: the next one
+        has the same pages. Errors: as `ApiClient`; OSError.
+        """
+        files = SnapshotFiles(state=out_dir / "state", memory=out_dir / "memory")
+        for path in (files.state, files.memory):  # a Diff would merge with what is there
+            path.unlink(missing_ok=True)
+        self.client.send(
+            api.SnapshotCreate(
+                snapshot_path=launch.OUT_STATE,
+                mem_file_path=launch.OUT_MEMORY,
+                snapshot_type=kind.value,
+            )
+        )
+        return files
 
     @property
     def pid(self) -> int:
@@ -104,17 +175,41 @@ def start(held: ExitStack, program: Program, cell: Cell, spec: BootSpec, timings
     Phases: vmm_start, vmm_configure, vmm_boot. Errors: VmmFailed with the VMM's exit code and
     last words; VmmRefused when a call was answered with an error; DeadlineExceeded.
     """
+    with _launched(held, program, cell, timings) as made:
+        with timings.phase("vmm_configure"):
+            for resource in spec.resources(serial_of(program)):
+                made.client.send(resource)
+        with timings.phase("vmm_boot"):
+            made.client.send(api.Action(action_type="InstanceStart"))
+    return made
+
+
+def restore(
+    held: ExitStack, program: Program, cell: Cell, spec: RestoreSpec, timings: Timings
+) -> Vm:
+    """Start a VMM and load the snapshot of `cell.restore`. What kills the VMM is put on `held`.
+
+    A pager must be serving by now: the VMM itself needs pages before it answers.
+    Phases: vmm_start, vmm_load. Errors: as `start`; a VMM that refuses a snapshot ends, too.
+    """
+    assert cell.restore is not None, "a cell to restore in has files to restore from"
+    with _launched(held, program, cell, timings) as made, timings.phase("vmm_load"):
+        made.client.send(serial_of(program))
+        made.client.send(spec.resource(cell.restore))
+    return made
+
+
+@contextmanager
+def _launched(held: ExitStack, program: Program, cell: Cell, timings: Timings) -> Iterator[Vm]:
+    """A VMM that answers, to be told what it is in this block; if it dies there, its last words
+    are the error."""
     child = held.enter_context(launch.launch(program, cell))
     client = ApiClient(cell.run_dir / "api.sock")
     held.callback(client.close)
     try:
         with timings.phase("vmm_start"):
             _wait_for_api(child, client, cell, Deadline.after(START_TIMEOUT_S))
-        with timings.phase("vmm_configure"):
-            for resource in spec.resources(serial_of(program)):
-                client.send(resource)
-        with timings.phase("vmm_boot"):
-            client.send(api.Action(action_type="InstanceStart"))
+        yield Vm(process=child, client=client, run_dir=cell.run_dir)
     except VmmFailed as error:
         if child.wait(Deadline.after(0.2)) is None:
             raise
@@ -123,7 +218,6 @@ def start(held: ExitStack, program: Program, cell: Cell, spec: BootSpec, timings
     if program.is_firecracker and cell.dies_with_parent:
         files = (cell.run_dir / "console.log", cell.run_dir / "vmm.log")
         held.enter_context(console.bounded(files, child.pidfd))
-    return Vm(process=child, client=client, run_dir=cell.run_dir)
 
 
 def adopt(pid: int, start_time: int, run_dir: Path) -> Vm:

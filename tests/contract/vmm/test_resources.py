@@ -282,7 +282,6 @@ def test_what_needs_a_running_guest(server, method, path, body):
         ("PUT", "/pmem/a", "Pmem config error: ", "pmem"),
         ("PUT", "/hotplug/memory", "Memory hotplug config error: ", "memory hotplug"),
         ("PUT", "/cpu-config", "Configure CPU error: ", "cpu-config"),
-        ("PUT", "/snapshot/load", "Load snapshot error: ", "snapshot/load"),
     ],
 )
 def test_what_ours_can_not_do_is_refused_by_name(server, ours, method, path, prefix, feature):

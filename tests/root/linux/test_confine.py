@@ -27,6 +27,7 @@ def describe(**changes):
         "dirs": [],
         "links": [["/disk/rootfs.ext4", "/tmp/fc-vm/rootfs.ext4"]],
         "nodes": [["/dev/null", 1, 3]],
+        "proc": False,
         "limits": {"RLIMIT_CORE": 0, "RLIMIT_NOFILE": 1000},
         "parent": None,
         "hostname": "vmm",

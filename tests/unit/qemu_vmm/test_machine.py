@@ -6,7 +6,7 @@ import pytest
 
 from wrennd.qemu_vmm.balloon import Balloon
 from wrennd.qemu_vmm.configuration import OpenDrive, OpenInterface
-from wrennd.qemu_vmm.machine import Accel, Machine, kernel_command_line
+from wrennd.qemu_vmm.machine import Accel, Boot, Machine, kernel_command_line
 from wrennd.qemu_vmm.resources import (
     DEFAULT_BOOT_ARGS,
     CacheType,
@@ -42,21 +42,18 @@ INTERFACE = OpenInterface(
         rx_rate_limiter=None,
         tx_rate_limiter=None,
     ),
+    mac="02:00:00:00:00:01",
     fd=30,
 )
 MACHINE = Machine(
     name="vm",
     accel=Accel.TCG,
     config=MachineConfig(vcpu_count=2, mem_size_mib=256),
-    kernel="/kernel",
-    initrd=None,
-    command_line="quiet",
+    boot=Boot(kernel="/kernel", initrd=None, command_line="quiet", fds=(10,)),
     drives=(DRIVE,),
     interfaces=(INTERFACE,),
-    macs=("02:00:00:00:00:01",),
     entropy=Entropy(rate_limiter=None),
     balloon=None,
-    boot_fds=(10,),
     qmp_fd=3,
     console_fd=4,
 )

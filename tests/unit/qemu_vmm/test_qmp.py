@@ -8,13 +8,14 @@ from hypothesis import strategies as st
 from wrennd.qemu_vmm.qmp import MAX_LINE, Decoder, Event, Greeting, QmpBroken, Reply, encode
 
 TALK = (
-    b'{"QMP": {"version": {}}}\r\n{"return": {}, "id": 1}\r\n'
+    b'{"QMP": {"version": {"qemu": {"major": 7, "minor": 2, "micro": 22}, "package": ""}}}\r\n'
+    b'{"return": {}, "id": 1}\r\n'
     b'{"return": {"status": "running"}, "id": 2}\r\n'
     b'{"event": "STOP", "timestamp": {}}\r\n{"event": "SHUTDOWN", "data": {"reason": "x"}}\r\n'
     b'{"error": {"class": "GenericError", "desc": "no"}, "id": 3}\r\n'
 )
 MESSAGES = [
-    Greeting(),
+    Greeting((7, 2, 22)),
     Reply(1, {}),
     Reply(2, {"status": "running"}),
     Event("STOP"),
