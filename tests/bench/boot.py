@@ -131,7 +131,7 @@ def our_boot(sandboxes: LocalSandboxes) -> dict[str, float]:
     timings = Timings()
     watcher = ConsoleWatcher(sandboxes.layout.sandbox(spec.id).console)
     started = time.monotonic()
-    with sandboxes.create(spec, timings) as sandbox:
+    with sandboxes.temporary(spec, timings) as sandbox:
         at = watcher.stop()
         run_echo(sandbox)
         first = time.monotonic()

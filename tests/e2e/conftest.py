@@ -1,4 +1,5 @@
 import pytest
+
 from wrenn_command import wrenn
 
 

@@ -2,7 +2,7 @@
 
 import typer
 
-from wrennd.cli import doctor, image, run, setup, version
+from wrennd.cli import cp, create, doctor, exec, image, kill, ls, run, setup, version
 
 app = typer.Typer(
     name="wrenn",
@@ -18,6 +18,11 @@ app.command(
     # What follows the first word of the command is the command's.
     context_settings={"allow_interspersed_args": False},
 )(run.run)
+app.command("create", help=create.HELP)(create.create)
+app.command("exec", help=exec.HELP)(exec.exec_)
+app.command("ls", help=ls.HELP)(ls.ls)
+app.command("cp", help=cp.HELP)(cp.cp)
+app.command("kill", help=kill.HELP)(kill.kill)
 app.command("setup", help=setup.HELP)(setup.setup)
 app.command("doctor", help=doctor.HELP)(doctor.doctor)
 app.command("version", help=version.HELP)(version.version)

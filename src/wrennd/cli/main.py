@@ -78,7 +78,7 @@ def _run() -> int:
     try:
         code = app(standalone_mode=False)
     except Error as error:
-        return _explain(error)
+        return explain(error)
     except typer.TyperException as error:
         return _explain_usage(error)
     except typer.Abort:
@@ -87,7 +87,7 @@ def _run() -> int:
         return READER_GONE
     except Exception as error:
         log.debug("internal error", exc_info=True)
-        return _explain(
+        return explain(
             Error(
                 f"internal error: {type(error).__name__}: {error}",
                 hint="with WRENN_LOG_LEVEL=debug the same command shows where",
@@ -96,7 +96,8 @@ def _run() -> int:
     return code if isinstance(code, int) else 0
 
 
-def _explain(error: Error) -> int:
+def explain(error: Error) -> int:
+    """Print it; the exit code that belongs to it."""
     print(f"wrenn: {error}", file=sys.stderr)
     if error.hint:
         print(f"  hint: {error.hint}", file=sys.stderr)
@@ -124,7 +125,7 @@ def _flushed(code: int) -> int:
     except BrokenPipeError:
         code = READER_GONE
     except OSError as error:
-        code = _explain(Error(f"the output can't be written: {error.strerror}"))
+        code = explain(Error(f"the output can't be written: {error.strerror}"))
     else:
         return code
     _discard_output()

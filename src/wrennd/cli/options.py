@@ -18,6 +18,14 @@ DataDir = Annotated[
         show_default=False,
     ),
 ]
+SandboxId = Annotated[
+    str,
+    typer.Argument(metavar="ID", help="Its id, or the beginning of it.", show_default=False),
+]
+SandboxIds = Annotated[
+    list[str],
+    typer.Argument(metavar="ID...", help="Their ids, or beginnings.", show_default=False),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
 

@@ -1,4 +1,4 @@
-"""The options of `wrenn run`, as Typer reads them from the types of its parameters."""
+"""The options of `wrenn run`, `create` and `exec`, as Typer reads them from their types."""
 
 from pathlib import Path
 from typing import Annotated
@@ -26,6 +26,15 @@ Timeout = Annotated[
         min=0.0,
         max=31_536_000.0,
         help="Stop S seconds after the sandbox is ready, with exit code 124; 0: never.",
+    ),
+]
+ExecTimeout = Annotated[
+    float,
+    Option(
+        metavar="S",
+        min=0.0,
+        max=31_536_000.0,
+        help="End the command after S seconds, with exit code 124; 0: never.",
     ),
 ]
 Dns = Annotated[list[str] | None, Option(metavar="IP", help="Resolver to use (repeatable).")]

@@ -13,17 +13,31 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from wrennd.core.config import Config
-    from wrennd.core.sandboxes import Sandboxes
+    from wrennd.core.sandboxes import Listed, Sandboxes
     from wrennd.host.doctor import Check
 
     Report = Callable[[str], None]
 
 
 def sandboxes(config: Config, report: Report) -> AbstractContextManager[Sandboxes]:
-    """Sandboxes that end with this process, however it ends."""
+    """To make sandboxes: what is half made, or temporary, ends with this process."""
     from wrennd.host.local import opened
 
     return opened(config, report)
+
+
+def existing(config: Config) -> Sandboxes:
+    """To use the sandboxes that are there. Errors: NotFound when there can be none."""
+    from wrennd.host.local import existing
+
+    return existing(config)
+
+
+def listed(config: Config) -> list[Listed]:
+    """All sandboxes; looking makes no data directory."""
+    from wrennd.host.local import listed
+
+    return listed(config)
 
 
 def setup(config: Config, *, force: bool, report: Report) -> None:

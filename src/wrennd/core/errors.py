@@ -6,6 +6,7 @@ Error                  internal            500  we broke it
 │  └─ CommandNotExecutable  command_not_executable  400  it may not be executed there
 ├─ NotFound            not_found           404  no such sandbox, image, template
 ├─ AlreadyExists       already_exists      409  the name is taken
+├─ WrongState          wrong_state         409  not while the sandbox is what it is now
 ├─ NoCapacity          no_capacity         503  memory, disk or slots are used up for now
 ├─ HostUnsuitable      host_unsuitable     503  the host lacks a package, right or kernel feature
 ├─ ImageBroken         image_broken        500  a kernel or image is missing, incomplete or corrupt
@@ -69,6 +70,11 @@ class NotFound(Error):
 
 class AlreadyExists(Error):
     code = "already_exists"
+    status = 409
+
+
+class WrongState(Error):
+    code = "wrong_state"
     status = 409
 
 

@@ -1,6 +1,7 @@
 """What a user asks for: values that can't be invalid."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from wrennd.core.errors import InvalidInput
@@ -16,13 +17,17 @@ ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 @dataclass(frozen=True, kw_only=True)
 class SandboxSpec:
-    """A sandbox as it is asked for. `dns` empty means: as the host resolves."""
+    """A sandbox as it is asked for. `dns` empty means: as the host resolves.
+
+    env: variables that every command in it gets.
+    """
 
     id: str
     image: str = "base"
     vcpus: int = 1
     mem_mib: int = 512
     dns: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_sandbox_id(self.id)
@@ -37,6 +42,7 @@ class SandboxSpec:
                 f"{self.mem_mib} MiB of memory can't be given to a sandbox",
                 hint=f"choose at least {MIN_MEM_MIB} MiB",
             )
+        check_environment(self.env)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,14 +74,20 @@ class Command:
     def __post_init__(self) -> None:
         if not self.argv or not self.argv[0]:
             raise InvalidInput("no command was given", hint="put it behind --, as in -- echo hello")
-        for text in (*self.argv, *self.env.values(), self.cwd, self.user):
+        for text in (*self.argv, self.cwd, self.user):
             _check_text(text)
-        for name in self.env:
-            if not ENV_NAME.fullmatch(name):
-                raise InvalidInput(
-                    f"{name!r} is not the name of an environment variable",
-                    hint="use letters, digits and '_', not beginning with a digit",
-                )
+        check_environment(self.env)
+
+
+def check_environment(env: Mapping[str, str]) -> None:
+    """Errors: InvalidInput."""
+    for name, value in env.items():
+        _check_text(value)
+        if not ENV_NAME.fullmatch(name):
+            raise InvalidInput(
+                f"{name!r} is not the name of an environment variable",
+                hint="use letters, digits and '_', not beginning with a digit",
+            )
 
 
 def _check_text(text: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from wrennd.core.model import Command, SandboxSpec, TerminalSize
+from wrennd.core.states import State
 from wrennd.core.timings import Timings
 
 
@@ -47,9 +48,12 @@ class Running(Protocol):
     def resize(self, size: TerminalSize) -> None:
         """Tell a command with a terminal that this has another size now."""
 
+    def kill(self) -> None:
+        """End the command; nothing happens when it has ended."""
+
 
 class Sandbox(Protocol):
-    """A running sandbox; it lives as long as the block it was made in."""
+    """A running sandbox, for the length of a block."""
 
     @property
     def id(self) -> str: ...
@@ -59,9 +63,53 @@ class Sandbox(Protocol):
     def upload(self, source: Path, destination: str, *, user: str) -> None:
         """Copy a file or a directory's tree into the sandbox, owned by `user`, modes kept."""
 
+    def copy_in(self, source: Path, destination: str, *, user: str) -> None:
+        """As `upload`, but into a directory that is there, under its own name."""
+
+    def copy_out(self, source: str, destination: Path, *, user: str) -> None:
+        """Copy a file or a directory's tree out of the sandbox: what `user` may read there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """One sandbox in a list.
+
+    created: ISO 8601. address: where the host reaches it, empty while it does not run.
+    generation: how often it was snapshotted. is_kept: it outlives the command that made it.
+    error: why it is in the state `error`.
+    """
+
+    id: str
+    template: str
+    state: State
+    tier: str
+    vcpus: int
+    mem_mib: int
+    created: str
+    address: str
+    generation: int
+    is_kept: bool
+    error: str = ""
+
 
 class Sandboxes(Protocol):
-    """A place where sandboxes are made."""
+    """A place where sandboxes are made.
 
-    def create(self, spec: SandboxSpec, timings: Timings) -> AbstractContextManager[Sandbox]:
+    Where an id is asked for, its first characters are enough, if no other begins with them.
+    Errors of all that take one: NotFound, InvalidInput (not an id, or ambiguous).
+    """
+
+    def temporary(self, spec: SandboxSpec, timings: Timings) -> AbstractContextManager[Sandbox]:
         """A new sandbox, ready for commands; destroyed at the end of the block."""
+
+    def create(self, spec: SandboxSpec, timings: Timings) -> None:
+        """A new sandbox, ready for commands, that stays until it is killed."""
+
+    def connect(self, sandbox_id: str) -> AbstractContextManager[Sandbox]:
+        """One that runs, to do something in it. Errors: WrongState."""
+
+    def list(self) -> "list[Listed]":
+        """All of them, oldest first."""
+
+    def kill(self, sandbox_id: str) -> None:
+        """Destroy one, running or not, with all that belongs to it alone."""

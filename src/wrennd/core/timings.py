@@ -31,6 +31,9 @@ class Timings:
     def total_ms(self) -> float:
         return (time.monotonic() - self._started) * 1000
 
+    def to_json(self) -> dict[str, object]:
+        return {"timings_ms": self.phases_ms, "total_ms": round(self.total_ms, 1)}
+
     @property
     def phases_ms(self) -> dict[str, float]:
         """Name to milliseconds, rounded to a tenth."""

@@ -3,22 +3,27 @@
 import contextlib
 import logging
 import os
+import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ipaddress import IPv4Network
-from pathlib import Path
 
 from wrennd.core.config import Config
 from wrennd.core.deadline import Deadline
-from wrennd.core.errors import HostUnsuitable, VmmFailed
-from wrennd.core.model import Command, SandboxSpec, TerminalSize
-from wrennd.core.sandboxes import Exit, Output, Running
+from wrennd.core.errors import HostUnsuitable, NotFound, WrongState
+from wrennd.core.ids import match_sandbox_id
+from wrennd.core.model import SandboxSpec
+from wrennd.core.sandboxes import Listed
+from wrennd.core.states import State, require
 from wrennd.core.timings import Timings
-from wrennd.host import capacity, setup, upload
-from wrennd.host.envd_client import Started
+from wrennd.host import capacity, record, setup
+from wrennd.host import reclaim as settling
+from wrennd.host.local_sandbox import LocalSandbox
 from wrennd.host.machine import Machine, Parts
 from wrennd.host.reclaim import reclaim
-from wrennd.linux import routes
+from wrennd.host.record import Owner, Record
+from wrennd.linux import process, routes
 from wrennd.linux.process import Guard
 from wrennd.linux.rtnetlink import Rtnetlink
 from wrennd.network import resolvers
@@ -29,15 +34,18 @@ from wrennd.storage.images import ImageStore, Kernel
 from wrennd.storage.layout import RUN_DIR, Layout
 from wrennd.vmm import probe
 from wrennd.vmm.probe import Candidates, Guest
-from wrennd.vmm.vm import Vm
 
 log = logging.getLogger(__name__)
 Report = Callable[[str], None]
+# How long one command waits until another is done with the same sandbox.
+PATIENCE_S = 120.0
+KILL_S = 30.0
+LOOK_S = 0.01
 
 
 @contextmanager
 def opened(config: Config, report: Report) -> Iterator["LocalSandboxes"]:
-    """Sandboxes that end with this process; a guard undoes what it can't when it is killed.
+    """To make sandboxes: a guard undoes what this process can't when it is killed.
 
     Enter it from the main thread, before there are others: the guard is a fork.
     """
@@ -55,6 +63,23 @@ def opened(config: Config, report: Report) -> Iterator["LocalSandboxes"]:
             guard.dismiss()
 
 
+def existing(config: Config) -> "LocalSandboxes":
+    """To use the sandboxes that are there. Errors: NotFound when there can be none."""
+    require_root()
+    if Layout.find(config.data_dir) is None:
+        raise NotFound(
+            f"there are no sandboxes: {config.data_dir} is no data directory of Wrenn's",
+            hint="--data-dir and WRENN_DATA_DIR say where it is",
+        )
+    return LocalSandboxes(config, log.info)
+
+
+def listed(config: Config) -> list[Listed]:
+    """All sandboxes; looking makes no data directory."""
+    require_root()
+    return [] if Layout.find(config.data_dir) is None else existing(config).list()
+
+
 class LocalSandboxes:
     """This machine. `report` is told what is being done when images must be built first."""
 
@@ -68,20 +93,121 @@ class LocalSandboxes:
 
     @property
     def has_leftovers(self) -> bool:
-        """Whether anything of a sandbox made here is still on this host."""
+        """Whether anything of a sandbox that was to end here is still on this host."""
         return any(self.layout.sandbox(made).data.exists() for made in self._made)
 
     @contextmanager
-    def create(self, spec: SandboxSpec, timings: Timings) -> Iterator["LocalSandbox"]:
+    def temporary(self, spec: SandboxSpec, timings: Timings) -> Iterator[LocalSandbox]:
+        machine = self._boot(spec, timings, lives_on=False)
+        with contextlib.ExitStack() as held:
+            held.callback(machine.close)
+            yield LocalSandbox(machine)
+
+    def create(self, spec: SandboxSpec, timings: Timings) -> None:
+        self._boot(spec, timings, lives_on=True).detach()
+        self._made.remove(spec.id)
+
+    def _boot(self, spec: SandboxSpec, timings: Timings, *, lives_on: bool) -> Machine:
         with timings.phase("prepare"):
             capacity.check_memory(spec.mem_mib)
             reclaim(self.layout, self.network)
             parts = self.parts(spec)
         self._made.append(spec.id)
-        machine = Machine.boot(spec, parts, timings)
+        return Machine.boot(spec, parts, timings, lives_on=lives_on)
+
+    @contextmanager
+    def connect(self, sandbox_id: str) -> Iterator[LocalSandbox]:
+        found = self._find(sandbox_id)
+        require(found.id, found.state, State.RUNNING, reason=found.error)
+        try:
+            machine = Machine.adopt(self.layout, found)
+        except (ProcessLookupError, FileNotFoundError):
+            raise self._why_not_running(found.id) from None
         with contextlib.ExitStack() as held:
             held.callback(machine.close)
             yield LocalSandbox(machine)
+
+    def list(self) -> list[Listed]:
+        reclaim(self.layout, self.network)
+        found = []
+        for sandbox_id in settling.ids(self.layout):
+            with contextlib.suppress(NotFound):  # it ended meanwhile
+                found.append(self._listed(sandbox_id))
+        return sorted(found, key=lambda listed: (listed.created, listed.id))
+
+    def kill(self, sandbox_id: str) -> None:
+        paths = self.layout.sandbox(self._match(sandbox_id))
+        deadline = Deadline.after(PATIENCE_S)
+        try:
+            if record.load(paths).owner is Owner.PROCESS:
+                self._end_with_owner(paths.data.name)
+                return
+            with record.operation(self.layout, paths.data.name, deadline) as journal:
+                journal.update(state=State.DESTROYING)
+                settling.unmake(self.layout, self.network, paths.data.name)
+        except NotFound:
+            pass  # another command was faster
+        except WrongState:
+            self._kill_without_record(paths.data.name)
+
+    def _end_with_owner(self, sandbox_id: str) -> None:
+        """End the VMM of a sandbox that belongs to a process, which then unmakes the rest."""
+        paths = self.layout.sandbox(sandbox_id)
+        deadline = Deadline.after(KILL_S)
+        while paths.data.exists():
+            with contextlib.suppress(NotFound):
+                found = record.load(paths)
+                if found.vmm_pid is not None and found.vmm_start_time is not None:
+                    process.kill_and_wait(
+                        found.vmm_pid, found.vmm_start_time, signal.SIGKILL, deadline
+                    )
+            settling.reclaim_one(self.layout, self.network, sandbox_id)
+            deadline.check(f"ending sandbox {sandbox_id}, which belongs to a wrenn run,")
+            time.sleep(LOOK_S)  # its directory's end is nothing that can be waited for
+
+    def _kill_without_record(self, sandbox_id: str) -> None:
+        """Remove one whose record says nothing that we understand. Errors: WrongState."""
+        paths = self.layout.sandbox(sandbox_id)
+        with record.taken_over(self.layout, paths) as is_ours:
+            if not is_ours:
+                raise WrongState(
+                    f"sandbox {sandbox_id} is in the hands of another command",
+                    hint="try again when that is done",
+                )
+            settling.unmake(self.layout, self.network, sandbox_id)
+
+    def _find(self, sandbox_id: str) -> Record:
+        return record.load(self.layout.sandbox(self._match(sandbox_id)))
+
+    def _match(self, sandbox_id: str) -> str:
+        return match_sandbox_id(sandbox_id, settling.ids(self.layout))
+
+    def _why_not_running(self, sandbox_id: str) -> WrongState:
+        """What became of a sandbox whose VMM is gone. Errors: NotFound."""
+        with record.operation(self.layout, sandbox_id, Deadline.after(PATIENCE_S)) as journal:
+            settling.settle(self.layout, self.network, journal)
+        found = record.load(self.layout.sandbox(sandbox_id))
+        require(sandbox_id, found.state, reason=found.error)
+        raise AssertionError("no state was wanted")
+
+    def _listed(self, sandbox_id: str) -> Listed:
+        try:
+            found = record.load(self.layout.sandbox(sandbox_id))
+        except WrongState as error:
+            return _unreadable(sandbox_id, str(error))
+        return Listed(
+            id=found.id,
+            template=found.template,
+            state=found.state,
+            tier=found.tier,
+            vcpus=found.vcpus,
+            mem_mib=found.mem_mib,
+            created=found.created,
+            address=found.address,
+            generation=found.generation,
+            is_kept=found.owner is Owner.INSTALLATION,
+            error=found.error,
+        )
 
     def parts(self, spec: SandboxSpec) -> Parts:
         """What this host makes the sandbox of; builds images that are not there yet."""
@@ -104,51 +230,20 @@ class LocalSandboxes:
         )
 
 
-class LocalSandbox:
-    """One booted machine, as commands see it."""
-
-    def __init__(self, machine: Machine) -> None:
-        self._machine = machine
-
-    @property
-    def id(self) -> str:
-        return self._machine.spec.id
-
-    @contextmanager
-    def start(self, command: Command) -> Iterator[Running]:
-        with self._machine.envd.start(command) as started:
-            yield LocalRunning(started, self._machine.vm)
-
-    def upload(self, source: Path, destination: str, *, user: str) -> None:
-        upload.upload(self._machine.envd, source, destination, user=user)
-
-
-class LocalRunning:
-    """A command in a machine."""
-
-    def __init__(self, started: Started, vm: Vm) -> None:
-        self._started = started
-        self._vm = vm
-
-    def events(self) -> Iterator[Output | Exit]:
-        """Ends when the VMM does, with what it and the console said last."""
-        try:
-            yield from self._started.events()
-        except VmmFailed as error:
-            self._vm.process.wait(Deadline.after(1))
-            raise VmmFailed(
-                f"the sandbox ended under its command: {self._vm.describe_end()}",
-                hint=self._vm.console_hint(),
-            ) from error
-
-    def send_stdin(self, data: bytes) -> bool:
-        return self._started.send_stdin(data)
-
-    def close_stdin(self) -> None:
-        self._started.close_stdin()
-
-    def resize(self, size: TerminalSize) -> None:
-        self._started.resize(size)
+def _unreadable(sandbox_id: str, why: str) -> Listed:
+    return Listed(
+        id=sandbox_id,
+        template="",
+        state=State.ERROR,
+        tier="",
+        vcpus=0,
+        mem_mib=0,
+        created="",
+        address="",
+        generation=0,
+        is_kept=True,
+        error=why,
+    )
 
 
 def require_root() -> None:

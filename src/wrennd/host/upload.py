@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wrennd.core.errors import InvalidInput
+from wrennd.core.errors import InvalidInput, NotFound
 from wrennd.core.model import Command
 from wrennd.core.sandboxes import Exit, Output
 from wrennd.host.envd_client import EnvdClient, Started
+from wrennd.host.envd_files import Kind
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -43,6 +44,24 @@ def upload(client: EnvdClient, source: Path, destination: str, *, user: str) -> 
             _unpack(client, source.parent, names, directory, user)
     except PermissionError as error:
         raise InvalidInput(f"{error.filename} can't be read: {error.strerror}") from error
+
+
+def copy_in(client: EnvdClient, source: Path, destination: str, *, user: str) -> None:
+    """As cp -r: a directory that is there gets the source under its own name."""
+    name = source.resolve().name
+    if is_directory(client, destination, user):
+        destination = f"{destination.rstrip('/')}/{name}"
+    elif destination.endswith("/"):
+        raise InvalidInput(f"there is no directory {destination!r} in the sandbox")
+    upload(client, source, destination, user=user)
+
+
+def is_directory(client: EnvdClient, path: str, user: str) -> bool:
+    """Whether a path of the guest leads to one."""
+    try:
+        return client.files.stat(path, user=user).kind is Kind.DIRECTORY
+    except NotFound:
+        return False
 
 
 def _unpack(

@@ -263,6 +263,22 @@ def is_alive(pid: int, started: int) -> bool:
     return int(fields[19]) == started and fields[0] != b"Z"
 
 
+def of_uid(uid: int) -> list[tuple[int, int]]:
+    """Pid and start time of every process with that effective uid."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended meanwhile
+                # Not the directory's owner: that is root for one that changed its uid.
+                if _effective_uid((entry / "status").read_text()) == uid:
+                    found.append((int(entry.name), start_time(int(entry.name))))
+    return found
+
+
+def _effective_uid(status: str) -> int:
+    return next(int(line.split()[2]) for line in status.splitlines() if line.startswith("Uid:"))
+
+
 def kill_and_wait(pid: int, started: int, number: int, deadline: Deadline) -> None:
     """Signal that very process and wait until it has ended.
 

@@ -33,6 +33,24 @@ class SandboxPaths:
         return self.data / "rootfs.ext4"
 
     @property
+    def token(self) -> Path:
+        """What the guest's agent asks for of its callers."""
+        return self.data / "token"
+
+    @property
+    def last_console(self) -> Path:
+        """The end of the console of a VMM that is gone."""
+        return self.data / "console.log"
+
+    @property
+    def out(self) -> Path:
+        """Where a VMM writes what a snapshot is made of."""
+        return self.data / "out"
+
+    def generation(self, number: int) -> Path:
+        return self.data / f"gen-{number}"
+
+    @property
     def api_socket(self) -> Path:
         return self.run / "api.sock"
 

@@ -1,5 +1,7 @@
 """Records and their reclaiming, with real namespaces, cgroups and processes that are killed."""
 
+import dataclasses
+import json
 import signal
 import subprocess
 import sys
@@ -7,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from wrennd.core.deadline import Deadline
+from wrennd.core.errors import NotFound, WrongState
 from wrennd.core.ids import new_sandbox_id
+from wrennd.core.states import State
 from wrennd.host import record
 from wrennd.host.reclaim import group_name, reclaim, reclaim_one
-from wrennd.host.record import Record
-from wrennd.linux import netns
+from wrennd.host.record import Owner, Record
+from wrennd.linux import netns, process
 from wrennd.linux.cgroup import Hierarchy
 from wrennd.network.slot import Network
 from wrennd.storage.layout import RUN_DIR, Layout
@@ -29,15 +34,24 @@ def network(layout):
     return Network(installation=layout.installation, run_root=RUN_DIR)
 
 
-def new_record():
-    return Record(
+def new_record(**changes):
+    made = Record(
         id=new_sandbox_id(),
+        owner=Owner.PROCESS,
+        state=State.STARTING,
+        template="busybox",
         image_digest="0" * 32,
         kernel_digest="1" * 32,
         vmm="qemu-emulated",
         tier="emulated",
         overlay="copy",
+        vcpus=1,
+        mem_mib=256,
+        dns=("192.0.2.53",),
+        env={"A": "b"},
+        boot_id=record.host_boot_id(),
     )
+    return dataclasses.replace(made, **changes)
 
 
 def test_a_record_survives_its_encoding():
@@ -45,7 +59,10 @@ def test_a_record_survives_its_encoding():
     assert Record.decode(made.encode()) == made
 
 
-@pytest.mark.parametrize("raw", [b"", b"[]", b"{}", b'{"version": 2}', b"\xff", b'{"version": 1'])
+BAD = [b"", b"[]", b"{}", b'{"version": 2}', b'{"version": 3}', b"\xff", b'{"version": 1']
+
+
+@pytest.mark.parametrize("raw", [*BAD, b'{"version": 2, "owner": "nobody"}'])
 def test_what_is_no_record_is_refused(raw):
     with pytest.raises(ValueError, match=r".+"):
         Record.decode(raw)
@@ -156,14 +173,16 @@ MAKER = """
 import sys
 from pathlib import Path
 from wrennd.core.ids import new_sandbox_id
+from wrennd.core.states import State
 from wrennd.host import machine, record
-from wrennd.host.record import Record
+from wrennd.host.record import Owner, Record
 from wrennd.storage.layout import Layout
 
 layout = Layout.prepare(Path(sys.argv[1]))
 for _ in range(int(sys.argv[2])):
-    made = Record(id=new_sandbox_id(), image_digest="", kernel_digest="", vmm="", tier="",
-                  overlay="")
+    made = Record(id=new_sandbox_id(), owner=Owner.PROCESS, state=State.STARTING, template="",
+                  image_digest="", kernel_digest="", vmm="", tier="", overlay="", vcpus=1,
+                  mem_mib=128)
     with record.opened(layout, made) as journal, machine.cgroup_of(layout, made.id, {}):
         assert journal.paths.record.exists()
 """
@@ -204,3 +223,145 @@ def test_one_that_can_not_be_reclaimed_does_not_hinder_the_others(layout, networ
         assert sandbox_id in reclaim(layout, network)
     finally:
         (layout.sandboxes / stuck).unlink()
+
+
+VERSION_1 = {
+    "id": "a" * 20,
+    "image_digest": "0",
+    "kernel_digest": "1",
+    "vmm": "qemu-emulated",
+    "tier": "emulated",
+    "overlay": "copy",
+    "slot": 3,
+    "vmm_pid": 1 << 22,
+    "vmm_start_time": 1,
+    "version": 1,
+}
+
+
+def test_a_record_of_version_1_belonged_to_a_process_and_is_reclaimed(layout, network):
+    paths = layout.sandbox(VERSION_1["id"])
+    paths.data.mkdir()
+    paths.owner_lock.touch()
+    paths.record.write_text(json.dumps(VERSION_1))
+    assert record.load(paths).owner is Owner.PROCESS
+    assert reclaim(layout, network) == [VERSION_1["id"]]
+    assert not paths.data.exists()
+
+
+@pytest.fixture
+def kept(layout):
+    """Makes a sandbox that the installation keeps, with its disk, as a dead command left it."""
+
+    def make(**changes):
+        made = new_record(owner=Owner.INSTALLATION, **changes)
+        paths = layout.sandbox(made.id)
+        paths.data.mkdir()
+        paths.owner_lock.touch()
+        paths.disk.write_text("precious")
+        paths.record.write_bytes(made.encode())
+        return paths
+
+    return make
+
+
+@pytest.fixture
+def living():
+    """A process that stands for a VMM."""
+    with process.spawn(["sleep", "1000"]) as child:
+        yield {"vmm_pid": child.pid, "vmm_start_time": child.start_time}
+
+
+def test_what_runs_or_is_paused_is_left_alone(layout, network, kept, living):
+    kept(state=State.RUNNING, **living)
+    kept(state=State.PAUSED, generation=1)
+    kept(state=State.ERROR, error="why")
+
+    def content():
+        return {path: path.read_bytes() for path in layout.sandboxes.glob("*/*")}
+
+    before = content()
+    assert reclaim(layout, network) == []
+    assert content() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"vmm_pid": 1 << 22, "vmm_start_time": 1}, "its VMM ended"),
+        ({"boot_id": "of-before"}, "the host was restarted"),
+    ],
+)
+def test_one_whose_vmm_is_gone_is_in_error_and_keeps_its_disk(
+    layout, network, kept, living, changes, why
+):
+    paths = kept(state=State.RUNNING, **{**living, **changes})
+    assert reclaim(layout, network) == [paths.data.name]
+    found = record.load(paths)
+    assert (found.state, found.vmm_pid, found.address) == (State.ERROR, None, "")
+    assert why in found.error
+    assert paths.disk.read_text() == "precious"
+    assert reclaim(layout, network) == []
+
+
+def test_the_end_of_its_console_is_kept_too(layout, network, kept):
+    paths = kept(state=State.RUNNING, vmm_pid=1 << 22, vmm_start_time=1)
+    record.make_run_dir(layout, paths)
+    (paths.run / "console.log").write_text("Kernel panic\n")
+    (paths.run / "vmm.log").write_text("last words\n")
+    assert reclaim(layout, network) == [paths.data.name]
+    assert paths.last_console.read_text() == "Kernel panic\n"
+    assert "last words" in record.load(paths).error
+
+
+@pytest.mark.parametrize("state", [State.STARTING, State.DESTROYING])
+def test_what_was_being_made_or_destroyed_is_unmade(layout, network, kept, state):
+    paths = kept(state=state)
+    assert reclaim(layout, network) == [paths.data.name]
+    assert not paths.data.exists()
+
+
+@pytest.mark.parametrize("raw", [b"{", b'{"version": 3}'])
+def test_one_whose_record_can_not_be_read_is_left_for_somebody_who_can(layout, network, kept, raw):
+    paths = kept(state=State.RUNNING)
+    paths.record.write_bytes(raw)
+    assert reclaim(layout, network) == []
+    assert paths.disk.exists()
+    with pytest.raises(WrongState, match=r"can't be read"):
+        record.load(paths)
+
+
+def test_one_operation_at_a_time(layout, kept):
+    paths = kept(state=State.PAUSED)
+    name = paths.data.name
+    with record.operation(layout, name, Deadline.after(0)) as journal:
+        assert journal.record.state is State.PAUSED
+        with (
+            pytest.raises(WrongState, match="in the hands of another command"),
+            record.operation(layout, name, Deadline.after(0)),
+        ):
+            raise AssertionError("two at once")
+    with record.operation(layout, name, Deadline.after(0)):
+        pass
+
+
+def test_who_waited_for_a_sandbox_that_went_is_told_so(layout, kept):
+    paths = kept(state=State.PAUSED)
+    lock = paths.owner_lock.open()
+    record.remove(layout, paths)
+    assert not record._is_still(paths.owner_lock, lock.fileno())
+    lock.close()
+    with (
+        pytest.raises(NotFound, match=paths.data.name),
+        record.operation(layout, paths.data.name, Deadline.after(0)),
+    ):
+        raise AssertionError("it is gone")
+
+
+def test_a_sandbox_that_belongs_to_a_living_process_is_not_ours_to_change(layout):
+    with (
+        record.opened(layout, new_record()) as journal,
+        pytest.raises(WrongState, match="belongs to a wrenn run"),
+        record.operation(layout, journal.record.id, Deadline.after(0)),
+    ):
+        raise AssertionError("two owners")

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from wrennd.cli import run
+from wrennd.cli import follow
 from wrennd.core.sandboxes import Output
 
 
@@ -33,8 +33,8 @@ def fill(fd):
 def test_a_write_that_the_alarm_ended_leaves_nothing_to_be_written_later(pipe):
     reader, writer = pipe
     filled = fill(writer)
-    with pytest.raises(run.TimedOut), run.alarm(0.05):
-        run._Streamed(stdout=writer).write(Output("stdout", b"late"))
+    with pytest.raises(follow.TimedOut), follow.alarm(0.05):
+        follow.Streamed(stdout=writer).write(Output("stdout", b"late"))
     assert os.read(reader, filled + 9) == b"f" * filled
     os.set_blocking(reader, False)
     with pytest.raises(BlockingIOError):
@@ -42,19 +42,19 @@ def test_a_write_that_the_alarm_ended_leaves_nothing_to_be_written_later(pipe):
 
 
 def test_the_alarm_is_raised_once_and_rings_until_it_was_heard(monkeypatch):
-    monkeypatch.setattr(run, "REPEAT_S", 0.01)
+    monkeypatch.setattr(follow, "REPEAT_S", 0.01)
     count = 0
 
     def wait():
         nonlocal count
         try:
             time.sleep(9)
-        except run.TimedOut:
+        except follow.TimedOut:
             count += 1
             time.sleep(0.1)  # rings go by while the first is dealt with
             raise
 
-    with pytest.raises(run.TimedOut), run.alarm(0.01):
+    with pytest.raises(follow.TimedOut), follow.alarm(0.01):
         wait()
     assert count == 1
 
@@ -70,6 +70,6 @@ def test_a_pipe_that_somebody_made_non_blocking_is_waited_for(pipe):
         os.read(reader, filled)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(run.select, "select", select)
-        run._Streamed(stdout=writer).write(Output("stdout", b"late"))
+        patched.setattr(follow.select, "select", select)
+        follow.Streamed(stdout=writer).write(Output("stdout", b"late"))
     assert (os.read(reader, 9), seen) == (b"late", [[writer]])

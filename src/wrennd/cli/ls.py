@@ -1,0 +1,63 @@
+"""`wrenn ls`: the sandboxes that are there."""
+
+import dataclasses
+import json
+import sys
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Column, Table
+
+from wrennd.cli import standalone
+from wrennd.cli.image import age_s, format_age
+from wrennd.cli.options import DataDir, Json, configured
+from wrennd.core.sandboxes import Listed
+from wrennd.core.states import State
+
+HELP = "List sandboxes."
+COLUMNS = ("ID", "TEMPLATE", "STATE", "TIER", "VCPUS", "MEMORY", "AGE", "ADDRESS")
+WIDE = 500
+
+
+def ls(
+    show_all: Annotated[bool, typer.Option("--all", help="Those in error, too.")] = False,
+    as_json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    found = standalone.listed(configured(data_dir))
+    shown = [row for row in found if show_all or row.state is not State.ERROR]
+    if as_json:
+        now = datetime.now(UTC)
+        rows = [{**dataclasses.asdict(row), "age_s": _age_s(row, now)} for row in shown]
+        print(json.dumps({"sandboxes": rows}))
+        return
+    if shown:
+        _print(shown)
+    if len(shown) < len(found):
+        print(f"{len(found) - len(shown)} in error: wrenn ls --all", file=sys.stderr)
+    elif not found:
+        print("there are no sandboxes", file=sys.stderr)
+
+
+def _print(rows: list[Listed]) -> None:
+    now = datetime.now(UTC)
+    table = Table(*(Column(name, no_wrap=True) for name in COLUMNS), box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(
+            row.id,
+            row.template,
+            row.state,
+            row.tier,
+            str(row.vcpus),
+            f"{row.mem_mib} MiB",
+            format_age(_age_s(row, now)),
+            row.address or row.error,
+        )
+    # For a program that reads it nothing is cut off; rich would, at 80 columns.
+    Console(width=None if sys.stdout.isatty() else WIDE).print(table)
+
+
+def _age_s(row: Listed, now: datetime) -> int:
+    return age_s(row.created, now) if row.created else 0
