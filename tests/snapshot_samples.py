@@ -57,28 +57,38 @@ def fill_diff(fd: int, written: dict[int, bytes], size: int = MIB) -> None:
         os.pwrite(fd, data, page * PAGE_SIZE)
 
 
-@contextmanager
-def filled_draft(directory, written, *, parent=None, whole=False):
-    """A draft of a pause, complete but for the commit."""
-    out = directory.parent / f"{directory.name}.out"
+def write_output(out: Path, written: dict[int, bytes]) -> Path:
+    """What a VMM leaves behind after a snapshot of a guest that wrote these pages."""
     out.mkdir(exist_ok=True)
-    memory = write_diff(out / "memory", written)
+    write_diff(out / "memory", written)
     (out / "state").write_bytes(b"vcpus and devices")
+    return out
+
+
+@contextmanager
+def filled_draft(directory, out, *, parent=None, whole=False):
+    """A draft of a pause, complete but for the commit, of what a VMM left in `out`."""
     with draft(directory) as made:
         made.take_state(out / "state")
         if whole:
-            made.take_whole_memory(memory, mem_mib=1)
+            made.take_whole_memory(out / "memory", mem_mib=1)
         else:
-            made.take_memory(memory, parent=parent, mem_mib=1)
+            made.take_memory(out / "memory", parent=parent, mem_mib=1)
         made.disk.write_bytes(b"disk" * 5000)
         made.write_token(TOKEN)
         yield made
 
 
+def take(directory, out, *, parent=None, whole=False, **facts):
+    """A committed snapshot of what a VMM left in `out`."""
+    with filled_draft(directory, out, parent=parent, whole=whole) as made:
+        return made.commit(replace(FACTS, **facts))
+
+
 def pause(directory, written, *, parent=None, whole=False, **facts):
     """A committed snapshot whose guest wrote `written` since `parent`."""
-    with filled_draft(directory, written, parent=parent, whole=whole) as made:
-        return made.commit(replace(FACTS, **facts))
+    out = write_output(directory.parent / "out", written)
+    return take(directory, out, parent=parent, whole=whole, **facts)
 
 
 def image_of(snapshot) -> list[bytes]:

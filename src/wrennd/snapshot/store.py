@@ -66,6 +66,7 @@ class Draft:
         self._generations: tuple[Generation, ...] = ()
         self._files: dict[str, FileFacts] = {}
         self._linked: set[str] = set()
+        self.is_committed = False
 
     @property
     def disk(self) -> Path:
@@ -166,6 +167,7 @@ class Draft:
             sync_directory(self._directory.parent)
             snapshot = open_snapshot(self._directory)
             undo.pop_all()
+        self.is_committed = True
         return snapshot
 
     def write(self, name: str, data: bytes, *, mode: int = _READABLE) -> None:
@@ -229,9 +231,9 @@ def draft(directory: Path) -> Iterator[Draft]:
     """
     _check_is_free(directory)
     made = Draft(directory)
-    _delete(made.path)
-    made.path.mkdir(mode=0o700)
     try:
+        _delete(made.path)
+        made.path.mkdir(mode=0o700)
         yield made
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -241,7 +243,8 @@ def draft(directory: Path) -> Iterator[Draft]:
             hint="free some space: wrenn snapshot ls and wrenn ls --all say what there is",
         ) from error
     finally:
-        _delete(made.path)
+        if not made.is_committed:
+            _delete(made.path)
 
 
 def share(snapshot: Snapshot, directory: Path, facts: Facts | None = None) -> Snapshot:

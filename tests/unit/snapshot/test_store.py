@@ -18,6 +18,7 @@ from snapshot_samples import (
     reworded,
     rewrite,
     write_diff,
+    write_output,
 )
 from wrennd.core.errors import (
     AlreadyExists,
@@ -42,6 +43,11 @@ from wrennd.snapshot.verify import verify
 
 FIRST = {0: page_of(1), 5: page_of(2), 6: page_of(3), 200: page_of(4)}
 SECOND = {5: ZERO_PAGE, 6: page_of(9), 7: page_of(8)}
+
+
+@pytest.fixture
+def out(tmp_path):
+    return write_output(tmp_path / "out", FIRST)
 
 
 @pytest.fixture
@@ -164,8 +170,8 @@ def test_sharing_a_single_file(tmp_path):
     assert image_of(share(single, tmp_path / "template")) == image(FIRST)
 
 
-def test_a_working_set_is_kept(tmp_path):
-    with filled_draft(tmp_path / "gen-1", FIRST) as made:
+def test_a_working_set_is_kept(tmp_path, out):
+    with filled_draft(tmp_path / "gen-1", out) as made:
         made.write_touched(b"\1\2")
         snapshot = made.commit(FACTS)
     assert snapshot.touched.read_bytes() == b"\1\2"
@@ -173,16 +179,16 @@ def test_a_working_set_is_kept(tmp_path):
     assert shared.touched.read_bytes() == b"\1\2"
 
 
-def test_nothing_is_left_of_a_draft_that_fails(tmp_path):
-    with pytest.raises(RuntimeError), filled_draft(tmp_path / "gen-1", FIRST):
+def test_nothing_is_left_of_a_draft_that_fails(tmp_path, out):
+    with pytest.raises(RuntimeError), filled_draft(tmp_path / "gen-1", out):
         raise RuntimeError
-    assert list(tmp_path.glob("gen-1*")) == [tmp_path / "gen-1.out"]
+    assert list(tmp_path.iterdir()) == [out]
 
 
-def test_nothing_is_left_of_a_draft_that_is_not_committed(tmp_path):
-    with filled_draft(tmp_path / "gen-1", FIRST):
+def test_nothing_is_left_of_a_draft_that_is_not_committed(tmp_path, out):
+    with filled_draft(tmp_path / "gen-1", out):
         pass
-    assert list(tmp_path.glob("gen-1*")) == [tmp_path / "gen-1.out"]
+    assert list(tmp_path.iterdir()) == [out]
 
 
 def test_a_draft_begins_anew_after_a_crash(tmp_path):
@@ -193,11 +199,11 @@ def test_a_draft_begins_anew_after_a_crash(tmp_path):
     assert not left.exists()
 
 
-def test_a_name_is_taken_once(tmp_path, first):
+def test_a_name_is_taken_once(tmp_path, first, out):
     before = sorted((p.name, p.stat().st_ino) for p in first.directory.iterdir())
     with pytest.raises(AlreadyExists, match="gen-1 already"):
         pause(first.directory, SECOND)
-    with filled_draft(tmp_path / "gen-7", SECOND) as made:
+    with filled_draft(tmp_path / "gen-7", out) as made:
         (tmp_path / "gen-7").mkdir()
         with pytest.raises(AlreadyExists, match="gen-7 already"):
             made.commit(FACTS)
