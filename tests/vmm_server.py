@@ -27,6 +27,11 @@ def program() -> tuple[str, ...]:
     return OURS if named in ("", *VMM_CHOICES) else tuple(shlex.split(named))
 
 
+def is_ours() -> bool:
+    """Whether our server is the program: what it refuses by name, a Firecracker does."""
+    return program() == OURS
+
+
 @dataclass(frozen=True)
 class Response:
     status: int

@@ -8,7 +8,7 @@ import pytest
 
 from leaks import LeakCheck
 from vmm_guest import ToldGuest, boot_source, make_initrd
-from vmm_server import OURS, Server, program
+from vmm_server import Server, is_ours, program
 from wrennd.linux import process
 
 TAPS = count()
@@ -24,7 +24,7 @@ def server(leak_check, tmp_path):
 @pytest.fixture
 def ours():
     """For what only our server does: its limits, its QEMU."""
-    if program() != OURS:
+    if not is_ours():
         pytest.skip(f"WRENN_VMM names another program than ours: {' '.join(program())}")
 
 

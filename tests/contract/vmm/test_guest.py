@@ -89,7 +89,9 @@ def test_devices_are_what_was_asked_for(server, guest, start, disk, tmp_path, ta
 
 def test_phases_once_it_runs(server, guest, start, any_kernel, disk, tmp_path):
     guest(server, "idle")
+    before = server.get("/vm/config")
     start(server)
+    assert server.get("/vm/config") == before
     for method, path, body in (
         ("PUT", "/actions", {"action_type": "InstanceStart"}),
         ("PUT", "/boot-source", {"kernel_image_path": str(any_kernel)}),
@@ -99,6 +101,11 @@ def test_phases_once_it_runs(server, guest, start, any_kernel, disk, tmp_path):
         ("PUT", "/serial", {}),
         ("PUT", "/logger", {"level": "Info"}),
         ("PUT", "/metrics", {"metrics_path": str(tmp_path / "m")}),
+        ("PUT", "/balloon", {"amount_mib": 1, "deflate_on_oom": True}),
+        ("PUT", "/mmds/config", {"network_interfaces": []}),
+        ("PUT", "/vsock", {"guest_cid": 3, "uds_path": "x"}),
+        ("PUT", "/hotplug/memory", {"total_size_mib": 1024}),
+        ("PUT", "/cpu-config", {}),
     ):
         assert server.request(method, path, body).fault == AFTER, path
     drive = {"drive_id": "x", "is_root_device": False, "path_on_host": str(disk)}
@@ -108,6 +115,21 @@ def test_phases_once_it_runs(server, guest, start, any_kernel, disk, tmp_path):
     fault = server.patch("/drives/x", {"drive_id": "x", "path_on_host": "/x"}).fault
     assert fault.startswith("Drive config error: Unable to patch the block device: ")
     assert server.get("/machine-config")["mem_size_mib"] == 128
+    for method, path, body in (
+        ("GET", "/mmds", None),
+        ("PUT", "/mmds", {}),
+        ("PATCH", "/mmds", {}),
+    ):
+        fault = server.request(method, path, body).fault
+        assert fault == "MMDS error: The MMDS data store is not initialized.", "not served"
+    for method, path, body, prefix in (
+        ("GET", "/balloon", None, "Internal VMM error: "),
+        ("GET", "/balloon/statistics", None, "Internal VMM error: "),
+        ("PATCH", "/balloon", {"amount_mib": 1}, "Balloon update error: "),
+        ("PATCH", "/balloon/hinting/stop", None, "Balloon update error: "),
+    ):
+        fault = server.request(method, path, body).fault
+        assert fault == f"{prefix}Failed perform action on device: Device not found", path
 
 
 def test_ctrl_alt_del_asks_the_guest_to_end(server, guest, start):

@@ -1,8 +1,13 @@
 """The HTTP dialect: what is answered to which bytes, whatever they ask for."""
 
 import json
+import os
+import socket
+from pathlib import Path
 
 import pytest
+
+from vmm_server import wait_until
 
 GET = b"GET / HTTP/1.1\r\n\r\n"
 
@@ -155,6 +160,61 @@ def test_continue_is_sent_before_the_body(server):
         assert (interim.status, interim.headers) == (100, ["Server", "Connection"])
         client.send(body)
         assert client.receive().status == 204
+
+
+def test_names_of_headers_in_any_case(server):
+    body = b'{"vcpu_count":2,"mem_size_mib":256}'
+    with server.connect() as client:
+        client.send(
+            b"PUT /machine-config HTTP/1.0\r\ncOnTeNt-LeNgTh: %d\r\n\r\n" % len(body) + body
+        )
+        assert client.receive().status == 204
+
+
+def test_what_follows_a_body_is_the_next_request(server):
+    """A body that is longer than it says: the rest is no request line."""
+    with server.connect() as client:
+        client.send(b"PUT /machine-config HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}{}\r\n")
+        assert error_of(client.receive()) == "Invalid request."
+        client.send(GET)
+        assert client.receive().status == 200
+
+
+def test_a_length_of_0_is_no_body(server):
+    with server.connect() as client:
+        client.send(b"GET / HTTP/1.1\r\nContent-Length: 0\r\n\r\n")
+        assert client.receive().status == 200
+        client.send(b"PUT /logger HTTP/1.1\r\nContent-Length: 0\r\n\r\n")
+        assert client.receive().fault == "Empty PUT request."
+
+
+def test_descriptors_that_come_along_are_not_kept(server, tmp_path):
+    path = tmp_path / "sent"
+    with server.connect() as client, path.open("w") as file:
+        socket.send_fds(client.socket, [GET], [file.fileno()])
+        assert client.receive().status == 200
+    wait_until(lambda: os.fspath(path) not in open_paths(server.process.pid), "a closed file")
+
+
+def open_paths(pid):
+    return [os.fspath(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()]
+
+
+def test_a_place_that_is_free_again_is_given_again(server):
+    clients = [server.connect() for _ in range(10)]
+    try:
+        assert all(client.request("GET", "/").status == 200 for client in clients)
+        clients.pop().close()
+
+        def is_served():
+            with server.connect() as client:
+                client.send(GET)
+                return client.receive().status == 200
+
+        wait_until(is_served, "a place")
+    finally:
+        for client in clients:
+            client.close()
 
 
 def test_chunks_are_not_decoded(server):

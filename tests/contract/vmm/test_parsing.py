@@ -20,6 +20,13 @@ SERDE = "An error occurred when deserializing the json body of a request: "
         ("PUT", "/nothing/x", {}, "Invalid request method and/or path: PUT nothing."),
         ("PATCH", "/actions", {}, "Invalid request method and/or path: PATCH actions."),
         ("DELETE", "/vm", None, "Invalid request method and/or path: DELETE vm."),
+        ("PATCH", "/nothing", None, "Empty PATCH request."),
+        ("PATCH", "/mmds", None, "Empty PATCH request."),
+        ("PUT", "/vm", {}, "Invalid request method and/or path: PUT vm."),
+        ("GET", "/actions", None, "Invalid request method and/or path: GET actions."),
+        ("GET", "/hotplug", None, "Invalid request method and/or path: GET hotplug."),
+        ("DELETE", "/drives", None, "The ID cannot be empty."),
+        ("PATCH", "/network-interfaces", {}, "The ID cannot be empty."),
         ("PUT", "/snapshot", {}, "Missing snapshot operation type."),
         ("PUT", "/mmds/x", {}, "Unrecognized PUT request path `x`."),
         ("PUT", "/drives/é", {}, f"{SERDE}missing field `drive_id` at line 1 column 2."),
@@ -154,6 +161,42 @@ def test_requests_that_mean_nothing(server, method, path, body, fault):
             "`SendCtrlAltDel` at line 1 column 22",
         ),
         (
+            "/drives/a",
+            b'{"drive_id":"a","is_root_device":true,"io_engine":"Fast"}',
+            "unknown variant `Fast`, expected `Async` or `Sync` at line 1 column 56",
+        ),
+        (
+            "/drives/a",
+            b'{"drive_id":"a","is_root_device":true,"cache_type":"Fast"}',
+            "unknown variant `Fast`, expected `Unsafe` or `Writeback` at line 1 column 57",
+        ),
+        ("/drives/a", b'{"drive_id":"a"}', "missing field `is_root_device` at line 1 column 16"),
+        (
+            "/drives/a",
+            b'{"drive_id":"a","is_root_device":null}',
+            "invalid type: null, expected a boolean at line 1 column 37",
+        ),
+        (
+            "/entropy",
+            b'{"rate_limiter":{"bandwidth":{"size":1}}}',
+            "missing field `refill_time` at line 1 column 39",
+        ),
+        (
+            "/entropy",
+            b'{"rate_limiter":{"bandwidth":{"size":-1,"refill_time":1}}}',
+            "invalid value: integer `-1`, expected u64 at line 1 column 39",
+        ),
+        (
+            "/entropy",
+            b'{"rate_limiter":{"packets":null}}',
+            "unknown field `packets`, expected `bandwidth` or `ops` at line 1 column 26",
+        ),
+        (
+            "/machine-config",
+            b'{"vcpu_count": 1e300}',
+            "invalid type: floating point `1e+300`, expected u8 at line 1 column 20",
+        ),
+        (
             "/network-interfaces/a",
             b'{"iface_id":"a","host_dev_name":"t","guest_mac":"x"}',
             "The provided MAC address is invalid. at line 1 column 52",
@@ -162,6 +205,58 @@ def test_requests_that_mean_nothing(server, method, path, body, fault):
 )
 def test_bodies_that_say_nothing(server, path, body, text):
     assert server.put(path, body).fault == f"{SERDE}{text}."
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "text"),
+    [
+        (
+            "/drives/a",
+            b'{"drive_id":"a","is_read_only":true}',
+            "unknown field `is_read_only`, expected one of `drive_id`, `path_on_host`, "
+            "`rate_limiter` at line 1 column 30",
+        ),
+        ("/drives/a", b'{"path_on_host":"x"}', "missing field `drive_id` at line 1 column 20"),
+        (
+            "/drives/a",
+            b'{"drive_id":1}',
+            "invalid type: integer `1`, expected a string at line 1 column 13",
+        ),
+        (
+            "/network-interfaces/a",
+            b'{"iface_id":"a","host_dev_name":"t"}',
+            "unknown field `host_dev_name`, expected one of `iface_id`, `rx_rate_limiter`, "
+            "`tx_rate_limiter` at line 1 column 31",
+        ),
+        (
+            "/machine-config",
+            b'{"mem_size_mib":"1"}',
+            'invalid type: string "1", expected usize at line 1 column 19',
+        ),
+        ("/vm", b"{}", "missing field `state` at line 1 column 2"),
+    ],
+)
+def test_patches_that_say_nothing(server, path, body, text):
+    assert server.patch(path, body).fault == f"{SERDE}{text}."
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "fault"),
+    [
+        (
+            "/drives/a",
+            {"drive_id": "b"},
+            "The id from the path does not match the id from the body!",
+        ),
+        (
+            "/network-interfaces/a",
+            {"iface_id": "b"},
+            "The id from the path [a] does not match the id from the body [b]!",
+        ),
+    ],
+)
+def test_patches_of_another(server, path, body, fault):
+    assert server.patch(path, body).fault == fault
 
 
 def test_a_state_is_one_of_two(server):

@@ -48,6 +48,11 @@ def test_version():
     assert (done.returncode, done.stdout.startswith("Firecracker v")) == (0, True)
 
 
+def test_the_version_is_the_apis(server):
+    (first, *_) = run("--version").stdout.splitlines()
+    assert first == f"Firecracker v{server.get('/version')['firecracker_version']}"
+
+
 def test_help_names_the_options():
     done = run("--help")
     assert done.returncode == 0
