@@ -22,6 +22,7 @@ DBUS_MACHINE_ID = "var/lib/dbus/machine-id"
 BOOT_ID = "usr/lib/wrenn/boot_id"
 SANDBOX_ID = "run/wrenn/sandbox-id"
 MAX_FILE_BYTES = 8 << 20
+PIECE_BYTES = 64 << 10
 OWN_ADDRESS = "127.0.1.1"
 # Odd, so that multiplying by it modulo 2^128 is a permutation: different ids stay different.
 SPREAD = 0x9E3779B97F4A7C15F39CC0605CEDC835
@@ -115,9 +116,12 @@ def _read(path: str) -> str:
     """Errors: OSError, also for what is no file: a FIFO would hold us for ever."""
     fd = _open(path, os.O_RDONLY)
     try:
-        data = os.read(fd, MAX_FILE_BYTES)
-        if len(data) == MAX_FILE_BYTES:
-            raise OSError(f"{path} is too large")
+        data = b""
+        # In pieces: the kernel's own files refuse a read that is too long.
+        while more := os.read(fd, PIECE_BYTES):
+            data += more
+            if len(data) > MAX_FILE_BYTES:
+                raise OSError(f"{path} is too large")
         return data.decode("utf-8", "surrogateescape")
     finally:
         os.close(fd)

@@ -53,8 +53,9 @@ class Settings:
 
     @property
     def env(self) -> dict[str, str]:
-        """The variables that were given, and the sandbox's id when it is known."""
-        return ({ID_VARIABLE: self.sandbox_id} if self.sandbox_id else {}) | self.own_env
+        """The variables that were given, and the sandbox's id when it is known: those of a
+        template's sandbox may name that one."""
+        return self.own_env | ({ID_VARIABLE: self.sandbox_id} if self.sandbox_id else {})
 
     def account(self, name: str) -> users.Account:
         """The account that a call acts for. Errors: RpcError unauthenticated."""

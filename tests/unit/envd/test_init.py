@@ -121,5 +121,5 @@ def test_the_sandbox_s_id_is_in_every_environment():
     settings = Settings()
     assert settings.env == {}
     settings.sandbox_id = "a" * 20
-    settings.own_env = {"A": "1"}
+    settings.own_env = {"A": "1", "WRENN_SANDBOX_ID": "b" * 20}
     assert settings.env == {"WRENN_SANDBOX_ID": "a" * 20, "A": "1"}
