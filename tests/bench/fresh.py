@@ -1,10 +1,9 @@
-"""Prove the two commands on a fresh machine: a Debian 12 chroot with a plain PATH.
+"""Prove the two commands on a fresh machine: a Debian 12 root of its own with a plain PATH.
 
-The chroot holds what DESIGN calls fresh (python3, pip, git; make, without which no command of a
+It holds what DESIGN calls fresh (python3, pip, git; make, without which no command of a
 Makefile runs) and a clean clone of HEAD; nothing of this checkout's environment but the settings
 by which package registries are reached. Prints the time of each command beside its limit; exits
-with 1 when one fails, takes longer, or `make run` does not print hello last. `--keep` leaves the
-chroot; `--only run` skips the tests.
+with 1 when one fails, takes longer, or `make run` does not print hello last. `--keep` leaves it; `--only run` skips the tests.
 """
 
 import argparse
@@ -18,6 +17,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
+
+from wrennd.linux.libc import check, libc
 
 REPO = Path(__file__).resolve().parents[2]
 PLAIN_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -29,7 +31,7 @@ NOT_PASSED = ("PIP_FIND_LINKS",)  # wheels that lie on this machine
 
 ENTER = """
 set -eu
-root=$1; shift
+root=$3
 mount --make-rprivate /
 # The root of a real machine is a mount point, and things that change propagation rely on it.
 mount --bind "$root" "$root"
@@ -40,11 +42,18 @@ mount -t tmpfs tmpfs "$root/run"
 mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
 cgroup=$(awk '$3 == "cgroup2" { print $2; exit }' /proc/mounts)
 [ -z "$cgroup" ] || mount --bind "$cgroup" "$root/sys/fs/cgroup"
-exec chroot "$root" "$@"
+exec "$0" "$@"
 """
+# A process in a chroot may make no user namespace (unshare(2), EPERM): its root must be the mount
+# namespace's.
+BECOME_ROOT = "--become-root"
+SYS_PIVOT_ROOT = 155
+MNT_DETACH = 2
 
 
 def main() -> int:
+    if sys.argv[1:2] == [BECOME_ROOT]:
+        become_root(sys.argv[2], sys.argv[3:])
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--keep", action="store_true")
     parser.add_argument("--only", choices=("run", "test"))
@@ -114,16 +123,26 @@ def clone(root: Path) -> None:
     subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", REPO, root / "src"], check=True)
 
 
+def become_root(root: str, argv: list[str]) -> NoReturn:
+    """Make `root`, a mount point, the root of this mount namespace, and run a program in it."""
+    os.chdir(root)
+    check(libc.syscall(SYS_PIVOT_ROOT, b".", b"."), "pivot_root")
+    check(libc.umount2(b".", MNT_DETACH), "umount2")
+    os.chdir("/")
+    os.execv(argv[0], argv)
+
+
 def perform(step: Step, root: Path) -> bool:
     """Run the step inside and judge it. Its stderr is shown as it comes."""
     env = {k: v for k, v in os.environ.items() if k.startswith(PASSED) and k not in NOT_PASSED}
     env |= {"PATH": PLAIN_PATH, "HOME": "/root", "LANG": "C.UTF-8", "TERM": "dumb"}
     pairs = (f"{name}={value}" for name, value in env.items())
     inside = ["/usr/bin/env", "-i", *pairs, "make", "-s", "-C", "/src", step.target]
-    enter = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", ENTER, "sh"]
+    enter = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", ENTER]
+    itself = [sys.executable, Path(__file__).resolve(), BECOME_ROOT]
     started = time.monotonic()
     done = subprocess.run(
-        [*enter, root, *inside], env=env, stdout=subprocess.PIPE, text=True, check=False
+        [*enter, *itself, root, *inside], env=env, stdout=subprocess.PIPE, text=True, check=False
     )
     seconds = time.monotonic() - started
     print(done.stdout, end="")
