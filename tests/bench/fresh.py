@@ -3,7 +3,8 @@
 It holds what DESIGN calls fresh (python3, pip, git; make, without which no command of a
 Makefile runs) and a clean clone of HEAD; nothing of this checkout's environment but the settings
 by which package registries are reached. Prints the time of each command beside its limit; exits
-with 1 when one fails, takes longer, or `make run` does not print hello last. `--keep` leaves it; `--only run` skips the tests.
+with 1 when one fails, takes longer, or `make run` does not print hello last. `--keep` leaves it;
+`--only run` skips the tests.
 """
 
 import argparse
@@ -59,7 +60,7 @@ def main() -> int:
     parser.add_argument("--only", choices=("run", "test"))
     options = parser.parse_args()
     wanted = [step for step in STEPS if options.only in (None, step.target)]
-    with chroot(keep=options.keep) as root:
+    with fresh_root(keep=options.keep) as root:
         clone(root)
         return 0 if all([perform(step, root) for step in wanted]) else 1
 
@@ -82,7 +83,7 @@ STEPS = (
 
 
 @contextmanager
-def chroot(*, keep: bool) -> Iterator[Path]:
+def fresh_root(*, keep: bool) -> Iterator[Path]:
     """A Debian 12 made from this machine's apt sources (those of Debian itself)."""
     parent = Path(tempfile.mkdtemp(prefix="wrenn-fresh-", dir="/var/tmp"))
     root = parent / "root"
@@ -91,7 +92,7 @@ def chroot(*, keep: bool) -> Iterator[Path]:
         command = ["mmdebstrap", "--variant=apt", f"--include={PACKAGES}", "--quiet", "bookworm"]
         subprocess.run([*command, root, *debian_sources()], check=True)
         take_over_registry_settings(root)
-        print(f"fresh: a Debian 12 chroot in {time.monotonic() - started:.1f} s", flush=True)
+        print(f"fresh: a Debian 12 in {time.monotonic() - started:.1f} s", flush=True)
         yield root
     finally:
         if keep:
@@ -139,7 +140,7 @@ def perform(step: Step, root: Path) -> bool:
     pairs = (f"{name}={value}" for name, value in env.items())
     inside = ["/usr/bin/env", "-i", *pairs, "make", "-s", "-C", "/src", step.target]
     enter = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", ENTER]
-    itself = [sys.executable, Path(__file__).resolve(), BECOME_ROOT]
+    itself = [sys.executable, str(Path(__file__).resolve()), BECOME_ROOT]
     started = time.monotonic()
     done = subprocess.run(
         [*enter, *itself, root, *inside], env=env, stdout=subprocess.PIPE, text=True, check=False
