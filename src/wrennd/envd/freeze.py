@@ -14,6 +14,9 @@ import os
 from select import EPOLLPRI
 from time import monotonic
 
+# Needed behind a restore only, but then at once: what was imported by now is in the snapshot.
+from wrennd.envd import identity  # noqa: F401
+from wrennd.envd.hooks import Hooks
 from wrennd.envd.http import parse_query
 from wrennd.envd.loop import READ
 
@@ -22,7 +25,6 @@ if TYPE_CHECKING:
     from wrennd.envd.connection import Exchange
     from wrennd.envd.gate import Gate
     from wrennd.envd.groups import Groups
-    from wrennd.envd.hooks import Hooks
     from wrennd.envd.init import Guest
     from wrennd.envd.jsontext import Json
     from wrennd.envd.loop import Loop, Timer
@@ -171,8 +173,6 @@ class Thaw:
         if not self._guest.gate.are_hooks_due:
             self._finish()
             return
-        from wrennd.envd.hooks import Hooks
-
         self._hooks = Hooks(self._loop, self._groups, self._guest, self._hooked)
         self._hooks.run()
 

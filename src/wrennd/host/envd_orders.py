@@ -64,13 +64,15 @@ class Told:
     @classmethod
     def understand(cls, reply: Reply, began: float, ended: float) -> Self:
         """began, ended: our clock (seconds since 1970) around the call. The guest read its own
-        somewhere between, so it differs from ours by no more than from the farther end."""
+        between them, and not before it had spent on the call what it says: so it differs from
+        ours by no more than from the farther end of that."""
         if not reply.body:
             return cls(clock_error_s=math.inf, warnings=())
         found = json.loads(reply.body)
         now = datetime.datetime.fromisoformat(found["now"]).timestamp()
+        earliest = began + found["tookUs"] / 1e6
         return cls(
-            clock_error_s=max(abs(now - began), abs(ended - now)),
+            clock_error_s=max(abs(now - earliest), abs(ended - now)),
             warnings=tuple(found["warnings"]),
         )
 
