@@ -13,7 +13,7 @@ BINDIR ?= /usr/local/bin
 
 # What the product runs on, and what its tests need besides.
 HOST_PACKAGES := python3-venv gcc libc6-dev qemu-system-x86 nftables mmdebstrap e2fsprogs
-TEST_PACKAGES := iproute2 busybox-static shellcheck xfsprogs procps util-linux mount tmux
+TEST_PACKAGES := iproute2 busybox-static shellcheck xfsprogs procps util-linux mount tmux curl
 
 .PHONY: help run test test-all check bench bench-envd fresh install proto clean packages test-packages
 
