@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from wrennd.core.deadline import Deadline
-from wrennd.core.errors import DeadlineExceeded, SnapshotBroken, VmmFailed
+from wrennd.core.errors import DeadlineExceeded, Error, SnapshotBroken, VmmFailed
 from wrennd.linux import confined, process
 from wrennd.linux.process import Adopted, Process
 from wrennd.pager import control
-from wrennd.pager.keeper import FATAL
+from wrennd.pager.keeper import BROKEN
 from wrennd.vmm import console
 from wrennd.vmm.program import interpreter
 
@@ -132,7 +132,7 @@ class Pager:
         self._ask({"op": "watch"}, Deadline.after(ANSWER_TIMEOUT_S), vmm_pidfd)
 
     def stats(self) -> Stats:
-        """Errors: VmmFailed when it has ended."""
+        """Errors: SnapshotBroken, VmmFailed when it has ended, and why."""
         return Stats.of(self._ask({"op": "status"}, Deadline.after(ANSWER_TIMEOUT_S)))
 
     def touched(self) -> bytes:
@@ -164,7 +164,7 @@ class Pager:
         if not self._is_ours:
             return
         deadline = Deadline.after(END_TIMEOUT_S)
-        with contextlib.suppress(VmmFailed, DeadlineExceeded):
+        with contextlib.suppress(Error):
             self._ask({"op": "end"}, deadline)
         self.process.wait(deadline)
         if isinstance(self.process, Process):
@@ -195,7 +195,7 @@ class Pager:
     def _failure(self) -> VmmFailed | SnapshotBroken:
         """It does not talk to us any more: why."""
         self.process.wait(Deadline.after(END_TIMEOUT_S))
-        if self.process.exit_code == FATAL:
+        if self.process.exit_code == BROKEN:
             return SnapshotBroken(self.describe_end())
         return VmmFailed(self.describe_end())
 
@@ -286,6 +286,7 @@ def _describe(place: Place, inputs: dict[str, Any]) -> dict[str, Any]:
         "inputs": inputs,
         "uid": place.uid,
         "netns": None,
+        "proc": False,
         "cgroup_procs": None if place.cgroup_procs is None else os.fspath(place.cgroup_procs),
         "binds": [],
         "dirs": [],

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from wrennd.pager.image import ImageError, load, read_ahead
-from wrennd.pager.keeper import FATAL, Keeper, Options, Sockets, say
+from wrennd.pager.keeper import BROKEN, Keeper, Options, Sockets, say
 from wrennd.pager.touched import TouchedError, WorkingSet
 
 
@@ -28,7 +28,7 @@ def main(inputs: Mapping[str, Any]) -> int:
         image = load(_read(inputs["header"]), inputs["memfiles"])
     except ImageError as error:
         say(str(error))
-        return FATAL
+        return BROKEN
     options = Options(
         window=inputs["window"],
         has_balloon=inputs["has_balloon"],

@@ -19,15 +19,16 @@ from wrennd.pager import control, greeting
 from wrennd.pager.board import Board
 from wrennd.pager.handshake import Refused
 from wrennd.pager.image import Image
-from wrennd.pager.server import Fatal, Job, Server
+from wrennd.pager.server import Fatal, Job, Server, Unreadable
 from wrennd.pager.touched import WorkingSet
 
 MAX_RESTARTS = 3
 LOOK_EVERY_S = 5.0
 STALLED_LOOKS = 6  # so many in a row without progress while a fault waits: 30 s
 STATES = ("ready", "serving")
-# Exit codes, of the keeper; of the worker: GONE and FATAL, any other means that it was lost.
-GONE, LOST, FATAL = 0, 1, 4
+# Exit codes of the keeper: the VMM is gone; the snapshot is broken; anything else went wrong and
+# the VMM was killed. The worker's are the same, and any other means that it was lost.
+GONE, LOST, BROKEN, FATAL = 0, 1, 3, 4
 
 Request = dict[str, Any]
 
@@ -239,7 +240,7 @@ class Keeper:
         except Fatal as error:
             self._kill_vmm()
             say(str(error))
-            code = FATAL
+            code = BROKEN if isinstance(error, Unreadable) else FATAL
         finally:
             if code == LOST:
                 say(traceback.format_exc())
@@ -248,7 +249,7 @@ class Keeper:
     def _worker_ended(self, job: Job, code: int) -> None:
         self._worker = -1
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        if code in (GONE, FATAL):
+        if code in (GONE, BROKEN, FATAL):
             self._kill_vmm()
             self._exit_code = code
         # A removal that was read and not noted would give the guest back what it gave up.

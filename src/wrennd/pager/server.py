@@ -29,6 +29,10 @@ class Fatal(Exception):
     """The guest can't go on without seeing memory that is not its own."""
 
 
+class Unreadable(Fatal):
+    """A page of the snapshot can't be read: its file lost its end, or its disk fails."""
+
+
 class _Busy(Exception):
     """A removal is under way; nothing can be installed before its event is read."""
 
@@ -342,5 +346,5 @@ def _explained(error: OSError, what: str) -> Exception:
     if error.errno == errno.ESRCH:
         return _Gone()
     if error.errno == errno.EFAULT:
-        return Fatal(f"{what}: a page of the snapshot can't be read")
+        return Unreadable(f"{what}: a page of the snapshot can't be read")
     return Fatal(f"{what}: {error.strerror}")
