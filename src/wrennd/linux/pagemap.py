@@ -4,6 +4,7 @@ Ranges are [start, end) in bytes of that process's addresses.
 """
 
 import ctypes
+import errno
 import fcntl
 import os
 import re
@@ -92,6 +93,8 @@ def scan(fd: int, within: Range, wanted: Wanted, flags: int = 0) -> list[Range]:
         count = fcntl.ioctl(fd, PAGEMAP_SCAN, arg)
         _join(found, ((region.start, region.end) for region in regions[:count]))
         arg.start = arg.walk_end
+    # A process that ended has no pages, and the scan calls that success.
+    _entries(fd, within[0], 1)
     return found
 
 
@@ -102,14 +105,19 @@ def own_pages(fd: int, within: Range) -> list[Range]:
     start, end = within
     while start < end:
         count = min(_ENTRIES, (end - start) // PAGE)
-        entries = os.pread(fd, count * _ENTRY, start // PAGE * _ENTRY)
-        if len(entries) != count * _ENTRY:
-            raise ProcessLookupError(f"pages at {start:#x} are not in the pagemap any more")
+        entries = _entries(fd, start, count)
         tops = entries[_ENTRY - 1 :: _ENTRY].translate(_OWN)
         runs = re.finditer(rb"1+", tops)
         _join(found, ((start + run.start() * PAGE, start + run.end() * PAGE) for run in runs))
         start += count * PAGE
     return found
+
+
+def _entries(fd: int, start: int, count: int) -> bytes:
+    entries = os.pread(fd, count * _ENTRY, start // PAGE * _ENTRY)
+    if len(entries) != count * _ENTRY:
+        raise ProcessLookupError(errno.ESRCH, "the process has ended")
+    return entries
 
 
 def _join(found: list[Range], ranges: Iterator[Range]) -> None:
