@@ -5,6 +5,7 @@ from a flat file, which is the simplest way back. One snapshot serves all tests.
 """
 
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,9 +53,10 @@ class Guest:
 
 @dataclass
 class Snapshot:
-    """What was kept of a guest, and the pid of a process in it that counts on."""
+    """What was kept of a guest, which is paused; a process in it counts, and is listened to."""
 
-    id: str
+    source: Guest
+    events: Iterator[Output | Exit]
     files: RestoreFiles
     disk: Path
     pid: int
@@ -146,7 +148,8 @@ def snapshot(shared_world):
         counting = held.enter_context(
             guest.envd.start(Command(argv=("sh", "-c", script), user="root"))
         )
-        next(counting.events())
+        events = counting.events()
+        next(events)
         looked = guest.sh(LOOK)
         assert guest.envd.freeze(60.0)
         guest.vm.pause()
@@ -155,7 +158,7 @@ def snapshot(shared_world):
         for path in (made.state, made.memory):
             path.chmod(0o444)
         files = RestoreFiles(state=made.state, memory=made.memory)
-        yield Snapshot(guest.id, files, kept, counting.pid, time.time(), looked)
+        yield Snapshot(guest, events, files, kept, counting.pid, time.time(), looked)
 
 
 @pytest.fixture
@@ -217,3 +220,12 @@ def test_guests_of_one_snapshot_are_not_one_another(workshop, snapshot):
     for guest in guests:
         guest.sh(f"echo {guest.id} > /mine; sync")
     assert [guest.sh("cat /mine").strip() for guest in guests] == [one.id for one in guests]
+
+
+def test_a_guest_whose_pause_came_to_nothing_goes_on_with_its_connections(snapshot):
+    snapshot.source.vm.resume()
+    assert snapshot.source.envd.unfreeze() == ()
+    counted = int(snapshot.source.sh("cat /count"))
+    numbers = (int(line) for event in snapshot.events for line in event.data.split())
+    assert next(number for number in numbers if number > counted) > counted
+    assert snapshot.source.sh("cat /hook 2>/dev/null || echo none") == "none\n"
