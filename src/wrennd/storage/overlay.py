@@ -7,7 +7,6 @@ filesystem can do by doing it. The contract of all drivers is
 `tests/contract/storage/test_overlay.py`.
 """
 
-import contextlib
 import errno
 import os
 import tempfile
@@ -154,21 +153,3 @@ def can_clone(directory: Path) -> bool:
                 return False
             raise
     return True
-
-
-@contextmanager
-def overlay(driver: Driver, base: Path, disk: Path, *, uid: int) -> Iterator[Path]:
-    """A disk for the length of the block: what the VMM is given."""
-    made = driver.create(base, disk, uid=uid)
-    with contextlib.ExitStack() as held:
-        held.callback(driver.remove, disk)
-        yield made
-
-
-@contextmanager
-def restored(driver: Driver, kept: Path, disk: Path, *, uid: int) -> Iterator[Path]:
-    """As `overlay`, of a disk that a snapshot has kept."""
-    made = driver.clone(kept, disk, uid=uid)
-    with contextlib.ExitStack() as held:
-        held.callback(driver.remove, disk)
-        yield made

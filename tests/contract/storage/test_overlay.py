@@ -114,17 +114,6 @@ def test_a_missing_base_is_named_and_leaves_nothing(driver, directory):
     assert not (directory / "disk").exists()
 
 
-def test_the_block_removes_the_disk_also_when_it_raises(driver, directory, base):
-    def use_and_fail():
-        with overlay.overlay(driver, base, directory / "disk", uid=os.getuid()) as disk:
-            assert disk.exists()
-            raise RuntimeError("inside")
-
-    with pytest.raises(RuntimeError, match="inside"):
-        use_and_fail()
-    assert not (directory / "disk").exists()
-
-
 def test_a_kept_disk_is_what_the_disk_was_at_that_moment(driver, directory, base):
     disk = driver.create(base, directory / "disk", uid=os.getuid())
     write(disk, MIB, b"then")
@@ -172,23 +161,6 @@ def test_what_is_there_is_never_overwritten(driver, directory, base):
         with pytest.raises(FileExistsError):
             make()
     assert kept.read_bytes() == disk.read_bytes() == base.read_bytes()
-
-
-def test_the_block_of_a_restored_disk_removes_the_disk_and_not_what_was_kept(
-    driver, directory, base
-):
-    disk = driver.create(base, directory / "disk", uid=os.getuid())
-    kept = driver.snapshot(disk, directory / "kept")
-
-    def use_and_fail():
-        with overlay.restored(driver, kept, directory / "again", uid=os.getuid()) as again:
-            write(again, 0, b"x")
-            raise RuntimeError("inside")
-
-    with pytest.raises(RuntimeError, match="inside"):
-        use_and_fail()
-    assert not (directory / "again").exists()
-    assert kept.read_bytes() == base.read_bytes()
 
 
 @pytest.mark.root
