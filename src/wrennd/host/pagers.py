@@ -215,6 +215,7 @@ def start(held: ExitStack, source: Source, place: Place) -> Pager:
         made.callback(control_path.unlink, missing_ok=True)
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         opened.enter_context(its)
+        made.enter_context(ours)
         inputs = {
             "uffd_socket": uffd_socket.fileno(),
             "control_socket": control_socket.fileno(),
@@ -228,15 +229,11 @@ def start(held: ExitStack, source: Source, place: Place) -> Pager:
         }
         log = _log(opened, place.run_dir / LOG)
         made.callback((place.run_dir / LOG).unlink, missing_ok=True)
-        try:
-            child = process.spawn(
-                confined.argv(interpreter(), _describe(place, inputs)),
-                stderr=log,
-                pass_fds=_descriptors(inputs),
-            )
-        except BaseException:
-            ours.close()
-            raise
+        child = process.spawn(
+            confined.argv(interpreter(), _describe(place, inputs)),
+            stderr=log,
+            pass_fds=_descriptors(inputs),
+        )
         made.pop_all()
     pager = Pager(child, ours, place.run_dir)
     held.callback(pager.close)
@@ -329,6 +326,8 @@ def _open(opened: ExitStack, path: Path) -> int:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
         raise SnapshotBroken(f"{path} is missing") from None
+    except OSError as error:
+        raise SnapshotBroken(f"{path} can't be opened: {error.strerror}") from error
     opened.callback(os.close, fd)
     return fd
 

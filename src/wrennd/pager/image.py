@@ -86,7 +86,7 @@ def load(header: bytes, files: Sequence[int]) -> Image:
 
 
 def _map_whole(file: int, size: int) -> int:
-    length = os.fstat(file).st_size
+    length = os.lseek(file, 0, os.SEEK_END)
     if length < size:
         raise OSError(f"it has {length} bytes, the guest's memory {size}")
     return _map(file, size)

@@ -25,6 +25,7 @@ from wrennd.pager.touched import WorkingSet
 MAX_RESTARTS = 3
 LOOK_EVERY_S = 5.0
 STALLED_LOOKS = 6  # so many in a row without progress while a fault waits: 30 s
+LAST_WORDS_S = 1.0  # for a worker whose VMM has ended, to end, too
 STATES = ("ready", "serving")
 # Exit codes of the keeper: the VMM is gone; the snapshot is broken; anything else went wrong and
 # the VMM was killed. The worker's are the same, and any other means that it was lost.
@@ -96,7 +97,7 @@ class Keeper:
         self._vmm_connection: socket.socket | None = None
         self._job: Job | None = None  # from the handshake on
         self._vmm: list[int] = []  # pidfds
-        self._children: set[int] = set()
+        self._children: dict[int, tuple[int, Callable[[int], object]]] = {}  # pidfds
         self._worker = -1  # one of them
         self._restarts = 0
         self._stall = Stall(self._board)
@@ -119,10 +120,17 @@ class Keeper:
             if self._worker >= 0 and self._stall.is_seen():
                 say("the worker got nothing done while a fault waited")
                 os.kill(self._worker, signal.SIGKILL)
-        for child in self._children:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-        return self._exit_code
+        return self._end_children(self._exit_code)
+
+    def _end_children(self, code: int) -> int:
+        """What to exit with: a worker that killed the VMM says why by its own exit code."""
+        for pid, (pidfd, _) in self._children.items():
+            if not select.select([pidfd], [], [], LAST_WORDS_S)[0]:
+                os.kill(pid, signal.SIGKILL)
+            status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            if pid == self._worker and status in (BROKEN, FATAL):
+                code = status
+        return code
 
     def start_reader(self, work: Callable[[], object]) -> None:
         """Do `work`, which only helps, in a child, if there is anything to prefetch."""
@@ -146,15 +154,15 @@ class Keeper:
                 work()
             finally:
                 os._exit(0)
-        self._children.add(pid)
         pidfd = os.pidfd_open(pid)
-        self._watch(pidfd, lambda: self._reap(pid, pidfd, ended))
+        self._children[pid] = pidfd, ended
+        self._watch(pidfd, lambda: self._reap(pid))
         return pid
 
-    def _reap(self, pid: int, pidfd: int, ended: Callable[[int], object]) -> None:
+    def _reap(self, pid: int) -> None:
+        pidfd, ended = self._children.pop(pid)
         self._unwatch(pidfd)
         os.close(pidfd)
-        self._children.remove(pid)
         ended(os.waitpid(pid, 0)[1])
 
     def _watch(self, fd: int, handler: Callable[[], object]) -> None:
