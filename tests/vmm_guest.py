@@ -120,7 +120,9 @@ class ToldGuest:
 
     def run(self, commands: str, timeout_s: float = BOOT_S) -> str:
         """What `commands` print."""
-        number = self.tell(commands)
+        return self.printed(self.tell(commands), timeout_s)
+
+    def printed(self, number: int, timeout_s: float = BOOT_S) -> str:
         self.wait_for(f"END {number} status", timeout_s)
         found = re.search(rf"BEGIN {number}\n(.*)END {number} status (\d+)\n", self.text(), re.S)
         assert found is not None, self.text()

@@ -5,6 +5,7 @@ once, and what was named is what is used, whatever happens to the path later.
 """
 
 import os
+import socket
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -82,11 +83,24 @@ class OpenDrive:
 
 @dataclass(frozen=True, kw_only=True)
 class OpenInterface:
-    """An interface and the tap that it is on. `mac`: the one that it has, if given or not."""
+    """An interface and the tap that it is on. `mac`: the one that it has, if given or not.
+
+    link: of a limited one, two ends of a socket pair, ours and QEMU's; frames go through it, and
+    `shaper.py` carries them. QEMU has the tap of any other.
+    """
 
     interface: NetworkInterface
     mac: str
     fd: int
+    link: tuple[int, int] | None = None
+
+    @property
+    def qemu_fd(self) -> int:
+        return self.fd if self.link is None else self.link[1]
+
+    def close(self) -> None:
+        for fd in (self.fd, *(self.link or ())):
+            os.close(fd)
 
 
 class Configuration:
@@ -190,18 +204,20 @@ class Configuration:
         others = [o for o in self.interfaces if o.interface.iface_id != interface.iface_id]
         if mac is not None and any(o.interface.guest_mac == mac for o in others):
             raise Fault(f"{Prefix.NETWORK}The MAC address is already in use: {mac}")
-        for limiter in (interface.rx_rate_limiter, interface.tx_rate_limiter):
-            if limiter is not None and limiter.is_limit:
-                raise unsupported(Prefix.NETWORK, "a rate limiter on a network interface")
         for index, old in enumerate(self.interfaces):
             if old.interface.iface_id == interface.iface_id:
-                os.close(old.fd)
+                old.close()
                 self.interfaces[index] = self.interfaces[-1]
                 self.interfaces.pop()
                 break
         # Without one, QEMU would give every guest the same.
         mac = mac or ":".join(f"{byte:02x}" for byte in (0x02, *os.urandom(5)))
-        self.interfaces.append(OpenInterface(interface=interface, mac=mac, fd=_open_tap(interface)))
+        limiters = (interface.rx_rate_limiter, interface.tx_rate_limiter)
+        is_limited = any(throttle.shown(limiter) for limiter in limiters)
+        fd = _open_tap(interface, headers=not is_limited)
+        link = _make_link() if is_limited else None
+        opened = OpenInterface(interface=interface, mac=mac, fd=fd, link=link)
+        self.interfaces.append(opened)
 
     def set_entropy(self, entropy: Entropy) -> None:
         limiter = entropy.rate_limiter
@@ -240,7 +256,7 @@ class Configuration:
         for drive in self.drives:
             os.close(drive.fd)
         for interface in self.interfaces:
-            os.close(interface.fd)
+            interface.close()
         self.boot, self.drives, self.interfaces = None, [], []
 
 
@@ -323,7 +339,14 @@ def open_backing(drive: Drive, path: str) -> OpenDrive:
     return OpenDrive(drive=drive, fd=fd, is_device=stat.S_ISBLK(kind))
 
 
-def _open_tap(interface: NetworkInterface) -> int:
+def _make_link() -> tuple[int, int]:
+    """Datagrams, so that each is a frame; whoever sends too much is told to wait."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    ours.setblocking(False)
+    return ours.detach(), theirs.detach()
+
+
+def _open_tap(interface: NetworkInterface, *, headers: bool) -> int:
     failed = f"{Prefix.NETWORK}Could not create the network device: "
     name, mtu = interface.host_dev_name, interface.mtu
     if mtu is not None and mtu < MIN_MTU:
@@ -337,7 +360,7 @@ def _open_tap(interface: NetworkInterface) -> int:
             f"{failed}Open tap device failed: Couldn't open /dev/net/tun: {os_text(error)}"
         ) from None
     try:
-        tun.attach_tap(device, name)
+        tun.attach_tap(device, name, headers=headers)
     except OSError as error:
         os.close(device)
         raise Fault(

@@ -15,6 +15,7 @@ from wrennd.qemu_vmm import balloon, drives, load, mmds, routes, start
 from wrennd.qemu_vmm.balloon import Balloon, BalloonStatsUpdate, BalloonUpdate
 from wrennd.qemu_vmm.configuration import Configuration
 from wrennd.qemu_vmm.faults import Fault, Prefix, os_text, unsupported
+from wrennd.qemu_vmm.interfaces import Interfaces
 from wrennd.qemu_vmm.json_writer import to_json
 from wrennd.qemu_vmm.log import API_THREAD, Log
 from wrennd.qemu_vmm.machine import Accel
@@ -68,6 +69,7 @@ class Controller:
         self._last_shutdown = ""
         self.phase = Phase.NOT_STARTED
         self.configuration = Configuration()
+        self._interfaces: Interfaces | None = None
         self._mmds = DataStore(identity.max_mmds)
         self.qemu: Qemu | None = None
         self._saver: Saver | None = None
@@ -212,6 +214,7 @@ class Controller:
         except Fault:
             self._close_console()
             raise
+        self._interfaces = Interfaces(self.configuration.interfaces)
         self._saver = Saver(self.qemu, self.identity.accel, self.log)
 
     def _load_snapshot(self, wanted: SnapshotLoad) -> None:
@@ -317,10 +320,8 @@ class Controller:
             drives.patch(qemu.execute, self.configuration.drives, patch)
 
     def _patch_interface(self, patch: NetworkInterfacePatch) -> None:
-        ids = [opened.interface.iface_id for opened in self.configuration.interfaces]
-        if patch.iface_id not in ids:
-            raise Fault(f"{Prefix.NETWORK}Unable to update the net device: Device not found")
-        raise unsupported(Prefix.NETWORK, "changing a network interface of a running microVM")
+        assert self._interfaces is not None, "the phase table lets nothing here before the start"
+        self._interfaces.patch(patch)
 
     def _configure_log(self, config: Logger) -> None:
         try:
@@ -382,6 +383,8 @@ class Controller:
             steps.callback(self.metrics.close)
             steps.callback(self.metrics.write)
             steps.callback(self.configuration.close)
+            if self._interfaces is not None:
+                steps.callback(self._interfaces.close)
             if self.qemu is not None:
                 steps.callback(self.qemu.close)
 

@@ -95,7 +95,7 @@ class Machine:
     @property
     def inherited_fds(self) -> tuple[int, ...]:
         drives = tuple(drive.fd for drive in self.drives)
-        taps = tuple(interface.fd for interface in self.interfaces)
+        taps = tuple(interface.qemu_fd for interface in self.interfaces)
         boot = () if self.boot is None else self.boot.fds
         return (self.qmp_fd, self.console_fd, *boot, *drives, *taps)
 
@@ -211,7 +211,11 @@ def drive_node(opened: OpenDrive, index: int) -> dict[str, object]:
 
 
 def _interface(opened: OpenInterface, index: int, bus: int) -> list[str]:
-    netdev = {"type": "tap", "id": f"net{index}", "fd": str(opened.fd), "vhost": False}
+    fd = str(opened.qemu_fd)
+    backend = {"type": "tap", "fd": fd, "vhost": False}
+    if opened.link is not None:
+        backend = {"type": "dgram", "local": {"type": "fd", "str": fd}}
+    netdev = {"id": f"net{index}", **backend}
     mtu = opened.interface.mtu
     extra = {} if mtu is None else {"host_mtu": mtu}
     return [

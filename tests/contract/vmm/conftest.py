@@ -77,8 +77,8 @@ def start():
 def told(kernel, test_initrd, tmp_path_factory):
     """A running guest that the tests of a module share: what they change, they name.
 
-    /dev/vdb may be written, /dev/vdc not, /dev/vdd takes 20 requests a second; eth0 is on the
-    first of `told.taps`.
+    /dev/vdb may be written, /dev/vdc not, /dev/vdd takes 20 requests a second; eth0 and
+    eth1 are on the two of `told.taps`, and eth1 began with limits.
     """
     check = LeakCheck()
     directory = tmp_path_factory.mktemp("told")
@@ -99,6 +99,15 @@ def told(kernel, test_initrd, tmp_path_factory):
             server.done("PUT", f"/drives/{name}", drive)
         interface = {"iface_id": "eth0", "host_dev_name": taps[0]}
         server.done("PUT", "/network-interfaces/eth0", interface)
+        # So much that it is none: but limits may be set once the guest runs.
+        bucket = {"size": 1 << 30, "refill_time": 100}
+        limited = {
+            "iface_id": "eth1",
+            "host_dev_name": taps[1],
+            "rx_rate_limiter": {"bandwidth": bucket},
+            "tx_rate_limiter": {"bandwidth": bucket},
+        }
+        server.done("PUT", "/network-interfaces/eth1", limited)
         balloon = {"amount_mib": 0, "deflate_on_oom": True, "stats_polling_interval_s": 1}
         server.done("PUT", "/balloon", balloon)
         guest.start()

@@ -68,23 +68,6 @@ def test_features_that_one_of_them_has(server, disk, path, body, refusal):
         assert response.status == 204
 
 
-@pytest.mark.root
-@pytest.mark.parametrize("direction", ["rx_rate_limiter", "tx_rate_limiter"])
-def test_limits_of_a_network_interface(server, taps, direction):
-    interface = {"iface_id": "a", "host_dev_name": taps[0]}
-    response = server.put("/network-interfaces/a", {**interface, direction: {"ops": BUCKET}})
-    if is_ours():
-        assert response.fault == (
-            f"Network config error: a rate limiter on a network interface {REFUSED}"
-        )
-    else:
-        assert response.status == 204
-    none = {direction: {"ops": {"size": 0, "refill_time": 1}}}
-    server.done("PUT", "/network-interfaces/a", {**interface, **none})
-    (shown,) = server.get("/vm/config")["network-interfaces"]
-    assert shown[direction] is None
-
-
 def test_vhost_user_drives(server, ours):
     drive = {"drive_id": "a", "is_root_device": False, "socket": "/x"}
     refusal = "Drive config error: a vhost-user block device (socket)"

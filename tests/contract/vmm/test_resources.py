@@ -283,6 +283,21 @@ def test_the_whole_configuration(server, any_kernel):
     }
 
 
+@pytest.mark.root
+@pytest.mark.parametrize("direction", ["rx_rate_limiter", "tx_rate_limiter"])
+def test_limits_of_an_interface(server, taps, direction):
+    interface = {"iface_id": "a", "host_dev_name": taps[0]}
+    for limits, shown in (
+        ({"ops": BUCKET}, {"bandwidth": None, "ops": BUCKET}),
+        ({"bandwidth": BUCKET, "ops": NO_BUCKET}, {"bandwidth": BUCKET, "ops": None}),
+        ({"ops": NO_BUCKET}, None),
+        (None, None),
+    ):
+        server.done("PUT", "/network-interfaces/a", {**interface, direction: limits})
+        (found,) = server.get("/vm/config")["network-interfaces"]
+        assert found[direction] == shown
+
+
 def test_metrics_are_set_up_once(server, tmp_path):
     server.done("PUT", "/metrics", {"metrics_path": str(tmp_path / "metrics")})
     fault = server.put("/metrics", {"metrics_path": str(tmp_path / "other")}).fault

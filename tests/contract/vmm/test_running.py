@@ -4,11 +4,14 @@ One guest serves all tests here; each leaves it as it found it, but for the file
 """
 
 import os
+import socket
 import time
 
 import pytest
 
-from vmm_server import wait_until
+from vmm_guest import BOOT_S
+from vmm_server import is_ours, wait_until
+from wrennd.linux import process
 
 pytestmark = [pytest.mark.vm, pytest.mark.root]
 
@@ -186,6 +189,99 @@ def test_a_limit_outlives_another_file(told, tmp_path):
     patch_drive(told, "b", path_on_host=os.fspath(path))
     assert seconds_to_read(told, "vdb", BLOCK, 60) > 1.8
     patch_drive(told, "b", rate_limiter={"ops": {"size": 0, "refill_time": 0}})
+
+
+NETWORK = 4 * (os.getpid() % 60)  # of 192.0.2.0/24, which nobody has
+
+
+@pytest.fixture
+def wire(told):
+    """eth1 has an address, and the other end of its tap another one, with a listener on it."""
+    host, guest, tap = f"192.0.2.{NETWORK + 1}", f"192.0.2.{NETWORK + 2}", told.taps[1]
+    process.run(["ip", "addr", "add", f"{host}/30", "dev", tap], timeout_s=10)
+    process.run(["ip", "link", "set", tap, "up"], timeout_s=10)
+    told.run(f"ip link set eth1 up; ip addr add {guest}/30 dev eth1")
+    with socket.create_server((host, 0)) as listener:
+        listener.settimeout(BOOT_S)
+        yield Wire(told, listener)
+    told.run(f"ip addr del {guest}/30 dev eth1")
+    process.run(["ip", "addr", "del", f"{host}/30", "dev", tap], timeout_s=10)
+
+
+class Wire:
+    def __init__(self, told, listener):
+        self._told, self._listener = told, listener
+
+    def patch(self, **changes):
+        self._told.server.done("PATCH", "/network-interfaces/eth1", {"iface_id": "eth1", **changes})
+
+    def shown(self, direction):
+        (found,) = [
+            i
+            for i in self._told.server.get("/vm/config")["network-interfaces"]
+            if i["iface_id"] == "eth1"
+        ]
+        return found[direction]
+
+    def seconds(self, from_guest, to_guest, size):
+        """How long the guest takes to send or get `size` bytes over TCP."""
+        address, port = self._listener.getsockname()
+        number = self._told.tell(
+            "a=$(cut -d' ' -f1 /proc/uptime)\n"
+            f"head -c {size if from_guest else 0} /dev/zero | nc {address} {port} | wc -c\n"
+            "echo took $a $(cut -d' ' -f1 /proc/uptime)"
+        )
+        connection, _ = self._listener.accept()
+        with connection:
+            connection.settimeout(BOOT_S)
+            if to_guest:
+                connection.sendall(bytes(size))
+                connection.shutdown(socket.SHUT_WR)
+            received = 0
+            while data := connection.recv(65536):
+                received += len(data)
+        assert received == (size if from_guest else 0)
+        words = self._told.printed(number).split()
+        assert words[0] == str(size if to_guest else 0)
+        return float(words[-1]) - float(words[-2])
+
+
+@pytest.mark.parametrize(
+    ("direction", "from_guest"), [("tx_rate_limiter", True), ("rx_rate_limiter", False)]
+)
+def test_limits_of_a_network_interface_are_kept(wire, direction, from_guest):
+    """A quarter of a MiB at once, and a second: a whole one takes 3 s at least."""
+    size = MIB // 4
+    bandwidth = {"size": size, "refill_time": 1000}
+    before = wire.shown(direction)
+    wire.patch(**{direction: {"bandwidth": bandwidth}})
+    assert wire.shown(direction)["bandwidth"] == {**bandwidth, "one_time_burst": None}
+    limited_s = wire.seconds(from_guest, not from_guest, 4 * size)
+    assert limited_s > 2.8
+    wire.patch(**{direction: {"bandwidth": {"size": 0, "refill_time": 1}}})
+    assert wire.shown(direction) is None
+    assert wire.seconds(from_guest, not from_guest, 4 * size) < limited_s
+    wire.patch(**{direction: before})
+    assert wire.shown(direction) == before
+
+
+def test_interfaces_that_can_not_be_patched(told):
+    server = told.server
+    fault = server.patch("/network-interfaces/eth9", {"iface_id": "eth9"}).fault
+    assert fault == (
+        "Network config error: Unable to update the net device: Failed perform action on device: "
+        "Device not found"
+    )
+    limits = {"tx_rate_limiter": {"ops": {"size": 1 << 30, "refill_time": 1000}}}
+    response = server.patch("/network-interfaces/eth0", {"iface_id": "eth0", **limits})
+    if is_ours():
+        assert response.fault == (
+            "Network config error: a rate limiter on a network interface that was started without "
+            "one is not supported by the QEMU-based VMM."
+        )
+    else:
+        assert response.status == 204
+    server.done("PATCH", "/network-interfaces/eth0", {"iface_id": "eth0"})
 
 
 # The balloon
