@@ -66,14 +66,14 @@ def write_output(out: Path, written: dict[int, bytes]) -> Path:
 
 
 @contextmanager
-def filled_draft(directory, out, *, parent=None, whole=False):
+def filled_draft(directory, out, *, parent=None, whole=False, mem_mib=1):
     """A draft of a pause, complete but for the commit, of what a VMM left in `out`."""
     with draft(directory) as made:
         made.take_state(out / "state")
         if whole:
-            made.take_whole_memory(out / "memory", mem_mib=1)
+            made.take_whole_memory(out / "memory", mem_mib=mem_mib)
         else:
-            made.take_memory(out / "memory", parent=parent, mem_mib=1)
+            made.take_memory(out / "memory", parent=parent, mem_mib=mem_mib)
         made.disk.write_bytes(b"disk" * 5000)
         made.write_token(TOKEN)
         yield made
@@ -81,8 +81,9 @@ def filled_draft(directory, out, *, parent=None, whole=False):
 
 def take(directory, out, *, parent=None, whole=False, **facts):
     """A committed snapshot of what a VMM left in `out`."""
-    with filled_draft(directory, out, parent=parent, whole=whole) as made:
-        return made.commit(replace(FACTS, **facts))
+    facts = replace(FACTS, **facts)
+    with filled_draft(directory, out, parent=parent, whole=whole, mem_mib=facts.mem_mib) as made:
+        return made.commit(facts)
 
 
 def pause(directory, written, *, parent=None, whole=False, **facts):

