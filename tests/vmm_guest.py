@@ -8,6 +8,7 @@ and the console only, so that it runs under any VMM.
 import os
 import re
 from pathlib import Path
+from typing import Self
 
 from vmm_server import Server, wait_until
 from wrennd.images import cpio
@@ -86,6 +87,14 @@ class ToldGuest:
         self._number = 0
         self._drive = server.directory / "told.img"
         self._console = server.directory / "console.log"
+
+    @classmethod
+    def restored(cls, guest: Self, server: Server) -> Self:
+        """The same guest in another server, which prints to its standard output."""
+        made = cls(server)
+        made._number, made._drive = guest._number, guest._drive
+        made._console = server.output
+        return made
 
     def configure(self, kernel, initrd: Path) -> None:
         """Before any other drive is named."""
