@@ -23,7 +23,7 @@ sys.path.insert(0, os.fspath(Path(__file__).resolve().parents[1]))
 from built_images import prepared_layout
 from wrennd.core.config import Config
 from wrennd.core.ids import new_sandbox_id
-from wrennd.core.model import Command, SandboxSpec
+from wrennd.core.model import Command, SandboxRequest
 from wrennd.core.sandboxes import Exit
 from wrennd.core.timings import Timings
 from wrennd.host.boot_args import BASE
@@ -127,7 +127,7 @@ class ConsoleWatcher:
 
 def our_boot(sandboxes: LocalSandboxes) -> dict[str, float]:
     """One sandbox: boot, first exec, ten more execs, destroy; seconds of each part."""
-    spec = SandboxSpec(id=new_sandbox_id(), mem_mib=MEM_MIB)
+    spec = SandboxRequest(id=new_sandbox_id(), mem_mib=MEM_MIB)
     timings = Timings()
     watcher = ConsoleWatcher(sandboxes.layout.sandbox(spec.id).console)
     started = time.monotonic()

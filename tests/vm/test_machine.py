@@ -210,7 +210,7 @@ def test_a_missing_disk_image_is_named(spec, parts, tmp_path):
 
 
 def test_without_qemu_the_package_is_named(layout, tmp_path, sandboxes):
-    from wrennd.host.local import probe_guest
+    from wrennd.host.choice import probe_guest
 
     nowhere = probe.Candidates(directory=tmp_path, qemu=tmp_path / "qemu")
     guest = probe_guest(layout, ImageStore(layout).kernel())
@@ -230,7 +230,7 @@ def test_a_qemu_that_can_not_start_is_the_vmms_failure(spec, parts):
 
 
 def test_the_probe_sees_userspace_and_sees_when_there_is_none(layout, tmp_path, sandboxes):
-    from wrennd.host.local import probe_guest
+    from wrennd.host.choice import probe_guest
 
     guest = probe_guest(layout, ImageStore(layout).kernel())
     assert probe.boot_problem(qemu(Tier.EMULATED), guest) == ""

@@ -2,7 +2,20 @@
 
 import typer
 
-from wrennd.cli import cp, create, doctor, exec, image, kill, ls, run, setup, version
+from wrennd.cli import (
+    cp,
+    create,
+    doctor,
+    exec,
+    image,
+    kill,
+    ls,
+    pause,
+    run,
+    setup,
+    snapshot,
+    version,
+)
 
 app = typer.Typer(
     name="wrenn",
@@ -22,8 +35,11 @@ app.command("create", help=create.HELP)(create.create)
 app.command("exec", help=exec.HELP)(exec.exec_)
 app.command("ls", help=ls.HELP)(ls.ls)
 app.command("cp", help=cp.HELP)(cp.cp)
+app.command("pause", help=pause.PAUSE_HELP)(pause.pause)
+app.command("resume", help=pause.RESUME_HELP)(pause.resume)
 app.command("kill", help=kill.HELP)(kill.kill)
 app.command("setup", help=setup.HELP)(setup.setup)
 app.command("doctor", help=doctor.HELP)(doctor.doctor)
 app.command("version", help=version.HELP)(version.version)
 app.add_typer(image.app, name="image", help=image.HELP)
+app.add_typer(snapshot.app, name="snapshot", help=snapshot.HELP)

@@ -1,44 +1,100 @@
-"""`wrenn create`: boot a sandbox that stays until it is killed."""
+"""`wrenn create`: sandboxes that stay until they are killed."""
 
+import contextlib
 import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from wrennd.cli import envfile, follow, standalone
 from wrennd.cli import run_options as options
 from wrennd.cli.options import DataDir, Json, configured
 from wrennd.cli.progress import Progress
+from wrennd.core.errors import Error
 from wrennd.core.ids import new_sandbox_id
-from wrennd.core.model import SandboxSpec
+from wrennd.core.model import SandboxRequest
+from wrennd.core.sandboxes import Sandboxes
 from wrennd.core.timings import Timings
 
-HELP = "Boot a microVM that stays, and print its id."
+HELP = "Make a microVM that stays, and print its id."
+MAX_COUNT = 64
+AT_ONCE = 8
+Count = Annotated[
+    int, typer.Option(metavar="N", min=1, max=MAX_COUNT, help="How many to make, at once.")
+]
 
 
 def create(  # noqa: PLR0913 - one parameter for each option is how Typer declares them
     template: options.Template = "base",
-    vcpus: options.Vcpus = 1,
-    memory: options.Memory = 512,
+    vcpus: options.Vcpus = None,
+    memory: options.Memory = None,
     env: options.Env = None,
     env_file: options.EnvFile = None,
     dns: options.Dns = None,
+    count: Count = 1,
     as_json: Json = False,
     show_timings: options.ShowTimings = False,
     data_dir: DataDir = None,
 ) -> None:
     config = configured(data_dir)
-    spec = SandboxSpec(
-        id=new_sandbox_id(),
-        image=template,
-        vcpus=vcpus,
-        mem_mib=memory,
-        dns=tuple(dns or ()),
-        env=envfile.merged(env_file, env or []),
-    )
-    timings = Timings()
-    with standalone.sandboxes(config, Progress()) as sandboxes:
-        sandboxes.create(spec, timings)
-    if as_json:
-        print(json.dumps({"sandbox_id": spec.id, **timings.to_json()}))
+    requests = [
+        SandboxRequest(
+            id=new_sandbox_id(),
+            template=template,
+            vcpus=vcpus,
+            mem_mib=memory,
+            dns=tuple(dns or ()),
+            env=_environment(env_file, env),
+        )
+        for _ in range(count)
+    ]
+    with standalone.making(config, Progress()) as sandboxes:
+        for request, timings in _made(sandboxes, requests):
+            if as_json:
+                print(json.dumps({"sandbox_id": request.id, **timings.to_json()}), flush=True)
+                continue
+            print(request.id, flush=True)
+            if show_timings:
+                follow.print_timings(timings)
+
+
+def _made(
+    sandboxes: Sandboxes, requests: list[SandboxRequest]
+) -> Iterator[tuple[SandboxRequest, Timings]]:
+    """Each when it is ready. When one fails the others are made all the same; when we are told to
+    end, those that nobody was told of are destroyed.
+    """
+    if len(requests) == 1:  # in this thread, which a signal interrupts
+        yield requests[0], _make(sandboxes, requests[0])
         return
-    print(spec.id)
-    if show_timings:
-        follow.print_timings(timings)
+    pool = ThreadPoolExecutor(max_workers=AT_ONCE)
+    making = {pool.submit(_make, sandboxes, request): request for request in requests}
+    errors = []
+    try:
+        for done in as_completed(list(making)):
+            request = making.pop(done)
+            if (error := done.exception()) is not None:
+                errors.append(error)
+            else:
+                yield request, done.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+        for request in making.values():
+            with contextlib.suppress(Error):
+                sandboxes.kill(request.id)
+    if errors:
+        raise errors[0]
+
+
+def _make(sandboxes: Sandboxes, request: SandboxRequest) -> Timings:
+    timings = Timings()
+    sandboxes.create(request, timings)
+    return timings
+
+
+def _environment(env_file: Path | None, env: list[str] | None) -> dict[str, str] | None:
+    """None where nothing is said of it: a template's guest keeps what it was frozen with."""
+    return envfile.merged(env_file, env or []) if env_file or env else None

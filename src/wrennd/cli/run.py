@@ -10,7 +10,7 @@ from wrennd.cli.options import DataDir, Json, configured
 from wrennd.cli.progress import Progress
 from wrennd.core.errors import InvalidInput
 from wrennd.core.ids import new_sandbox_id
-from wrennd.core.model import Command, SandboxSpec
+from wrennd.core.model import Command, SandboxRequest
 from wrennd.core.timings import Timings
 
 HELP = "Boot a microVM and run a command in it."
@@ -36,8 +36,8 @@ class Copy:
 def run(  # noqa: PLR0913 - one parameter for each option is how Typer declares them
     command: options.Words,
     template: options.Template = "base",
-    vcpus: options.Vcpus = 1,
-    memory: options.Memory = 512,
+    vcpus: options.Vcpus = None,
+    memory: options.Memory = None,
     env: options.Env = None,
     env_file: options.EnvFile = None,
     cwd: options.Cwd = "",
@@ -63,9 +63,9 @@ def run(  # noqa: PLR0913 - one parameter for each option is how Typer declares 
         has_stdin=interactive or as_terminal,
         terminal=terminal.size() if as_terminal else None,
     )
-    spec = SandboxSpec(
+    request = SandboxRequest(
         id=new_sandbox_id(),
-        image=template,
+        template=template,
         vcpus=vcpus,
         mem_mib=memory,
         dns=tuple(dns or ()),
@@ -74,8 +74,8 @@ def run(  # noqa: PLR0913 - one parameter for each option is how Typer declares 
     timings = Timings()
     try:
         with (
-            standalone.sandboxes(config, Progress()) as sandboxes,
-            sandboxes.temporary(spec, timings) as sandbox,
+            standalone.making(config, Progress()) as sandboxes,
+            sandboxes.temporary(request, timings) as sandbox,
             follow.alarm(timeout),
         ):
             with timings.phase("copy"):
@@ -89,5 +89,5 @@ def run(  # noqa: PLR0913 - one parameter for each option is how Typer declares 
     finally:
         if show_timings and not as_json:
             follow.print_timings(timings)
-    printer.finish(code, spec.id, timings)
+    printer.finish(code, request.id, timings)
     return code

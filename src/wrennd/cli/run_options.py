@@ -6,9 +6,9 @@ from typing import Annotated
 from typer import Argument, Option
 
 Words = Annotated[list[str], Argument(metavar="-- CMD...", show_default=False)]
-Template = Annotated[str, Option(metavar="NAME", help="Base image to boot.")]
-Vcpus = Annotated[int, Option(metavar="N", help="Virtual CPUs, 1 to 32.")]
-Memory = Annotated[int, Option(metavar="MIB", help="Memory in MiB.")]
+Template = Annotated[str, Option(metavar="NAME", help="Base image or snapshot template.")]
+Vcpus = Annotated[int | None, Option(metavar="N", help="Virtual CPUs, 1 to 32.", show_default="1")]
+Memory = Annotated[int | None, Option(metavar="MIB", help="Memory in MiB.", show_default="512")]
 Env = Annotated[list[str] | None, Option(metavar="K=V", help="Set a variable (repeatable).")]
 EnvFile = Annotated[
     Path | None, Option(metavar="F", help="Read variables from a file of K=V lines.")

@@ -13,20 +13,29 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from wrennd.core.config import Config
-    from wrennd.core.sandboxes import Listed, Sandboxes
+    from wrennd.core.sandboxes import Listed, ListedTemplate, Snapshots
     from wrennd.host.doctor import Check
+    from wrennd.host.local import LocalSandboxes
 
     Report = Callable[[str], None]
 
 
-def sandboxes(config: Config, report: Report) -> AbstractContextManager[Sandboxes]:
+def making(config: Config, report: Report) -> AbstractContextManager[LocalSandboxes]:
     """To make sandboxes: what is half made, or temporary, ends with this process."""
     from wrennd.host.local import opened
 
     return opened(config, report)
 
 
-def existing(config: Config) -> Sandboxes:
+def changing(config: Config) -> AbstractContextManager[LocalSandboxes]:
+    """To change sandboxes that are there: what is half done when this process is killed is finished
+    or undone by another. Errors: NotFound when there can be none."""
+    from wrennd.host.local import changing
+
+    return changing(config)
+
+
+def existing(config: Config) -> LocalSandboxes:
     """To use the sandboxes that are there. Errors: NotFound when there can be none."""
     from wrennd.host.local import existing
 
@@ -36,6 +45,20 @@ def existing(config: Config) -> Sandboxes:
 def listed(config: Config) -> list[Listed]:
     """All sandboxes; looking makes no data directory."""
     from wrennd.host.local import listed
+
+    return listed(config)
+
+
+def snapshots(sandboxes: LocalSandboxes) -> Snapshots:
+    """Snapshots of the sandboxes that `changing` or `existing` gave."""
+    from wrennd.host.local_snapshots import LocalSnapshots
+
+    return LocalSnapshots(sandboxes)
+
+
+def templates(config: Config) -> list[ListedTemplate]:
+    """All snapshot templates; looking makes no data directory."""
+    from wrennd.host.local_snapshots import listed
 
     return listed(config)
 

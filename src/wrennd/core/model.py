@@ -11,6 +11,7 @@ MAX_VCPUS = 32  # Firecracker's bound (machine-config)
 # Below this the kernel, its initrd and the guest agent don't fit: measured, see docs/vmm.md.
 MIN_MEM_MIB = 128
 MAX_MEM_MIB = 1 << 20
+DEFAULT_VCPUS, DEFAULT_MEM_MIB = 1, 512
 MAX_TERMINAL = 0xFFFF  # struct winsize
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -24,8 +25,8 @@ class SandboxSpec:
 
     id: str
     image: str = "base"
-    vcpus: int = 1
-    mem_mib: int = 512
+    vcpus: int = DEFAULT_VCPUS
+    mem_mib: int = DEFAULT_MEM_MIB
     dns: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
 
@@ -43,6 +44,32 @@ class SandboxSpec:
                 hint=f"choose at least {MIN_MEM_MIB} MiB",
             )
         check_environment(self.env)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SandboxRequest:
+    """What a user asks for. None means: as the template has it, or a base image's default."""
+
+    id: str
+    template: str = "base"
+    vcpus: int | None = None
+    mem_mib: int | None = None
+    dns: tuple[str, ...] = ()
+    env: Mapping[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        self.to_spec()
+
+    def to_spec(self, *, vcpus: int = DEFAULT_VCPUS, mem_mib: int = DEFAULT_MEM_MIB) -> SandboxSpec:
+        """With what was not asked for filled in."""
+        return SandboxSpec(
+            id=self.id,
+            image=self.template,
+            vcpus=vcpus if self.vcpus is None else self.vcpus,
+            mem_mib=mem_mib if self.mem_mib is None else self.mem_mib,
+            dns=self.dns,
+            env=self.env or {},
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from wrennd.core.model import Command, SandboxSpec, TerminalSize
+from wrennd.core.model import Command, SandboxRequest, TerminalSize
 from wrennd.core.states import State
 from wrennd.core.timings import Timings
 
@@ -99,11 +99,16 @@ class Sandboxes(Protocol):
     Errors of all that take one: NotFound, InvalidInput (not an id, or ambiguous).
     """
 
-    def temporary(self, spec: SandboxSpec, timings: Timings) -> AbstractContextManager[Sandbox]:
+    def temporary(
+        self, wanted: SandboxRequest, timings: Timings
+    ) -> AbstractContextManager[Sandbox]:
         """A new sandbox, ready for commands; destroyed at the end of the block."""
 
-    def create(self, spec: SandboxSpec, timings: Timings) -> None:
-        """A new sandbox, ready for commands, that stays until it is killed."""
+    def create(self, wanted: SandboxRequest, timings: Timings) -> None:
+        """A new sandbox, ready for commands, that stays until it is killed.
+
+        May be called from several threads.
+        """
 
     def connect(self, sandbox_id: str) -> AbstractContextManager[Sandbox]:
         """One that runs, to do something in it. Errors: WrongState."""
@@ -111,5 +116,92 @@ class Sandboxes(Protocol):
     def list(self) -> "list[Listed]":
         """All of them, oldest first."""
 
+    def pause(self, sandbox_id: str, timings: Timings) -> None:
+        """Keep its memory and disk, and free what it has on the host. If it fails, it goes on.
+
+        Errors: WrongState, GuestFailed, NoCapacity, VmmFailed.
+        """
+
+    def resume(
+        self, sandbox_id: str, timings: Timings, *, cold: bool = False, discard: bool = False
+    ) -> None:
+        """Let it go on where it was paused. If it fails, it is as it was.
+
+        cold: boot it from its disk instead. discard: also one in error, whose work since its last
+        snapshot is lost. Errors: WrongState, SnapshotBroken, SnapshotIncompatible, NoCapacity.
+        """
+
     def kill(self, sandbox_id: str) -> None:
         """Destroy one, running or not, with all that belongs to it alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedTemplate:
+    """One snapshot template in a list. disk_bytes: what it takes, own_bytes: what no other has."""
+
+    name: str
+    template: str
+    sandbox: str
+    tier: str
+    vcpus: int
+    mem_mib: int
+    created: str
+    disk_bytes: int
+    own_bytes: int
+    error: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedGeneration:
+    """One generation of a snapshot's memory. pages: of it, still in use; data_pages, zero_pages:
+    what it stored. shared_by: how many other snapshots have the same file.
+    """
+
+    build: str
+    age_s: float
+    disk_bytes: int
+    pages: int
+    data_pages: int
+    zero_pages: int
+    shared_by: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """A snapshot in full: its pages, and its chain of generations, oldest first."""
+
+    name: str
+    vcpus: int
+    mem_mib: int
+    created: str
+    pages: int
+    zero_pages: int
+    disk_bytes: int
+    own_bytes: int
+    generations: tuple[ListedGeneration, ...]
+
+
+class Snapshots(Protocol):
+    """Snapshot templates, and what paused sandboxes consist of.
+
+    `what` is a template's name, or a sandbox's id or its beginning. Errors: NotFound, InvalidInput.
+    """
+
+    def create(
+        self, sandbox_id: str, name: str, timings: Timings, *, ends_paused: bool = False
+    ) -> None:
+        """Freeze a sandbox, running or paused, into a template. One that ran goes on.
+
+        Errors: AlreadyExists, and as of `Sandboxes.pause`.
+        """
+
+    def list(self) -> "list[ListedTemplate]": ...
+
+    def remove(self, name: str) -> None:
+        """Sandboxes that were made of it go on."""
+
+    def show(self, what: str) -> Shown:
+        """Errors: SnapshotBroken."""
+
+    def verify(self, what: str) -> tuple[str, ...]:
+        """Read all of it; what is wrong, a sentence each."""

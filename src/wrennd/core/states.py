@@ -1,9 +1,10 @@
 """The states of a sandbox, which follow which, and what to tell a user whom one stands in the way.
 
 STARTING ─> RUNNING ─> PAUSING ─> PAUSED ─> RESUMING ─> RUNNING
-From RUNNING, PAUSING and RESUMING there is a way to ERROR (its VMM is gone, its disk is kept), and
-from there back by RESUMING. A pause that fails leads back to RUNNING, a resume that fails to where
-it came from. From everywhere DESTROYING leads to the end.
+A snapshot of one that goes on is RUNNING ─> SNAPSHOTTING ─> RUNNING. From all that have a VM, but
+STARTING, there is a way to ERROR (its VMM is gone, its disk is kept), and from there back by
+RESUMING. A pause that fails leads back to RUNNING, a resume that fails to where it came from. From
+everywhere DESTROYING leads to the end.
 """
 
 from enum import StrEnum
@@ -17,15 +18,11 @@ class State(StrEnum):
     STARTING = "starting"
     RUNNING = "running"
     PAUSING = "pausing"
+    SNAPSHOTTING = "snapshotting"
     PAUSED = "paused"
     RESUMING = "resuming"
     ERROR = "error"
     DESTROYING = "destroying"
-
-    @property
-    def has_vm(self) -> bool:
-        """Whether a VMM, a slot and the like may be there."""
-        return self not in (State.PAUSED, State.ERROR)
 
     @property
     def is_passing(self) -> bool:
@@ -35,8 +32,9 @@ class State(StrEnum):
 
 MOVES: dict[State, frozenset[State]] = {
     State.STARTING: frozenset({State.RUNNING, State.DESTROYING}),
-    State.RUNNING: frozenset({State.PAUSING, State.ERROR, State.DESTROYING}),
+    State.RUNNING: frozenset({State.PAUSING, State.SNAPSHOTTING, State.ERROR, State.DESTROYING}),
     State.PAUSING: frozenset({State.RUNNING, State.PAUSED, State.ERROR, State.DESTROYING}),
+    State.SNAPSHOTTING: frozenset({State.RUNNING, State.ERROR, State.DESTROYING}),
     State.PAUSED: frozenset({State.RESUMING, State.DESTROYING}),
     State.RESUMING: frozenset({State.RUNNING, State.PAUSED, State.ERROR, State.DESTROYING}),
     State.ERROR: frozenset({State.RESUMING, State.DESTROYING}),
@@ -47,9 +45,10 @@ HINTS: dict[State, str] = {
     State.STARTING: "another command is making it; try again when it is done",
     State.RUNNING: "wrenn exec {id} -- CMD runs a command in it; wrenn pause {id} pauses it",
     State.PAUSING: "another command is pausing it; try again when it is done",
+    State.SNAPSHOTTING: "another command is taking a snapshot of it; try again when it is done",
     State.PAUSED: "wrenn resume {id} lets it go on",
     State.RESUMING: "another command is resuming it; try again when it is done",
-    State.ERROR: "wrenn ls --all says why; wrenn kill {id} removes it",
+    State.ERROR: "wrenn resume --cold {id} boots it from its disk; wrenn kill {id} removes it",
     State.DESTROYING: "wrenn kill {id} finishes that",
 }
 

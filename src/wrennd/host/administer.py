@@ -8,7 +8,8 @@ from wrennd.core.config import Config
 from wrennd.core.errors import NotFound
 from wrennd.host import firecracker, own_images
 from wrennd.host import setup as builder
-from wrennd.host.local import probe_guest, require_root
+from wrennd.host.choice import probe_guest
+from wrennd.host.local import require_root
 from wrennd.storage.images import ImageStore
 from wrennd.storage.layout import Layout
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from wrennd.core.config import Config
 from wrennd.core.errors import Error, ImageBroken, NotFound
 from wrennd.core.sizes import GIB, format_bytes
-from wrennd.host import local, setup
+from wrennd.host import choice, setup
 from wrennd.linux import routes
 from wrennd.linux.cgroup import Hierarchy
 from wrennd.linux.process import CLEAN_ENVIRONMENT
@@ -182,7 +182,7 @@ def _network(config: Config) -> Iterator[Check]:
     with Rtnetlink() as rt:
         own = routes.addresses(rt)
     chosen = resolvers.choose((), own)
-    pool = local.pool_of(config)
+    pool = choice.pool_of(config)
     facts = survey(pool, chosen)
     layout = _layout(config)
     links = f"{link_prefix(layout.installation)}+" if layout else "w<installation>v+"
@@ -288,7 +288,9 @@ def _judge(program: Program, layout: Layout | None) -> Verdict:
     if layout is not None and os.geteuid() == 0:
         try:
             kernel = ImageStore(layout).kernel()
-            return probe.judge(program, local.candidates(layout), local.probe_guest(layout, kernel))
+            return probe.judge(
+                program, choice.candidates(layout), choice.probe_guest(layout, kernel)
+            )
         except (NotFound, ImageBroken):
             pass
     problem = probe.missing(program)

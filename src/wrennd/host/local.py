@@ -6,34 +6,32 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from ipaddress import IPv4Network
+from contextlib import AbstractContextManager, contextmanager
 
 from wrennd.core.config import Config
 from wrennd.core.deadline import Deadline
-from wrennd.core.errors import HostUnsuitable, NotFound, WrongState
+from wrennd.core.errors import HostUnsuitable, InvalidInput, NotFound, WrongState
 from wrennd.core.ids import match_sandbox_id
-from wrennd.core.model import SandboxSpec
+from wrennd.core.model import SandboxRequest, SandboxSpec
 from wrennd.core.sandboxes import Listed
 from wrennd.core.states import State, require
 from wrennd.core.timings import Timings
-from wrennd.host import capacity, record, setup
-from wrennd.host import reclaim as settling
+from wrennd.host import capacity, choice, record, recovery, templates
+from wrennd.host.lifecycle import Lifecycle, check_fits
 from wrennd.host.local_sandbox import LocalSandbox
-from wrennd.host.machine import Machine, Parts
-from wrennd.host.reclaim import reclaim
-from wrennd.host.record import Owner, Record
-from wrennd.linux import process, routes
+from wrennd.host.machine import Machine, Parts, new_record
+from wrennd.host.making import Ground
+from wrennd.host.reclaim import ids, reclaim, reclaim_one
+from wrennd.host.record import Journal, Owner, Record
+from wrennd.host.templates import Template
+from wrennd.host.unmake import unmake
+from wrennd.linux import process
 from wrennd.linux.process import Guard
-from wrennd.linux.rtnetlink import Rtnetlink
-from wrennd.network import resolvers
-from wrennd.network.addressing import DEFAULT_POOL, parse_pool
-from wrennd.network.slot import Network
-from wrennd.storage import overlay
+from wrennd.snapshot.manifest import Facts
+from wrennd.snapshot.reader import open_snapshot
+from wrennd.snapshot.validity import Here
 from wrennd.storage.images import ImageStore, Kernel
-from wrennd.storage.layout import RUN_DIR, Layout
-from wrennd.vmm import probe
-from wrennd.vmm.probe import Candidates, Guest
+from wrennd.storage.layout import Layout
 
 log = logging.getLogger(__name__)
 Report = Callable[[str], None]
@@ -45,7 +43,7 @@ LOOK_S = 0.01
 
 @contextmanager
 def opened(config: Config, report: Report) -> Iterator["LocalSandboxes"]:
-    """To make sandboxes: a guard undoes what this process can't when it is killed.
+    """To change sandboxes: a guard finishes or undoes what this process can't when it is killed.
 
     Enter it from the main thread, before there are others: the guard is a fork.
     """
@@ -63,14 +61,15 @@ def opened(config: Config, report: Report) -> Iterator["LocalSandboxes"]:
             guard.dismiss()
 
 
+def changing(config: Config) -> AbstractContextManager["LocalSandboxes"]:
+    """As `opened`, for sandboxes that are there. Errors: NotFound when there can be none."""
+    require_data_dir(config)
+    return opened(config, log.info)
+
+
 def existing(config: Config) -> "LocalSandboxes":
     """To use the sandboxes that are there. Errors: NotFound when there can be none."""
-    require_root()
-    if Layout.find(config.data_dir) is None:
-        raise NotFound(
-            f"there are no sandboxes: {config.data_dir} is no data directory of Wrenn's",
-            hint="--data-dir and WRENN_DATA_DIR say where it is",
-        )
+    require_data_dir(config)
     return LocalSandboxes(config, log.info)
 
 
@@ -86,40 +85,71 @@ class LocalSandboxes:
     def __init__(self, config: Config, report: Report) -> None:
         require_root()
         self.layout = Layout.prepare(config.data_dir)
-        self.network = network_of(config, self.layout)
+        self.network = choice.network_of(config, self.layout)
         self._config = config
         self._report = report
-        self._made: list[str] = []
+        self._changed: set[str] = set()
 
     @property
     def has_leftovers(self) -> bool:
-        """Whether anything of a sandbox that was to end here is still on this host."""
-        return any(self.layout.sandbox(made).data.exists() for made in self._made)
+        """Whether something that was begun here is neither done nor undone."""
+        return not all(self._is_settled(sandbox_id) for sandbox_id in self._changed)
+
+    def _is_settled(self, sandbox_id: str) -> bool:
+        try:
+            found = record.load(self.layout.sandbox(sandbox_id))
+        except NotFound:
+            return not self.layout.sandbox(sandbox_id).data.exists()
+        return found.owner is Owner.INSTALLATION and not found.state.is_passing
 
     @contextmanager
-    def temporary(self, spec: SandboxSpec, timings: Timings) -> Iterator[LocalSandbox]:
-        machine = self._boot(spec, timings, lives_on=False)
+    def temporary(self, wanted: SandboxRequest, timings: Timings) -> Iterator[LocalSandbox]:
+        machine = self._make(wanted, timings, lives_on=False)
         with contextlib.ExitStack() as held:
             held.callback(machine.close)
             yield LocalSandbox(machine)
 
-    def create(self, spec: SandboxSpec, timings: Timings) -> None:
-        self._boot(spec, timings, lives_on=True).detach()
-        self._made.remove(spec.id)
+    def create(self, wanted: SandboxRequest, timings: Timings) -> None:
+        self._make(wanted, timings, lives_on=True).detach()
 
-    def _boot(self, spec: SandboxSpec, timings: Timings, *, lives_on: bool) -> Machine:
+    def _make(self, wanted: SandboxRequest, timings: Timings, *, lives_on: bool) -> Machine:
+        with timings.phase("prepare"):
+            template = templates.find(self.layout, wanted.template)
+            reclaim(self.layout, self.network)
+        self._changed.add(wanted.id)
+        if template is not None:
+            return self._spawn(wanted, template, timings, lives_on=lives_on)
+        spec = wanted.to_spec()
         with timings.phase("prepare"):
             capacity.check_memory(spec.mem_mib)
-            reclaim(self.layout, self.network)
             parts = self.parts(spec)
-        self._made.append(spec.id)
         return Machine.boot(spec, parts, timings, lives_on=lives_on)
+
+    def _spawn(
+        self, wanted: SandboxRequest, template: Template, timings: Timings, *, lives_on: bool
+    ) -> Machine:
+        with timings.phase("prepare"):
+            facts = open_snapshot(template.directory).manifest.facts
+            spec = locked(wanted, facts)
+            capacity.check_memory(spec.mem_mib)
+            ground, here = self._ground_of(facts)
+            check_fits(facts, here, f"template {template.name!r}")
+        kept = {name: facts.extra.get(name, "") for name in ("image_digest", "kernel_digest")}
+        return Machine.spawn(
+            new_record(spec, lives_on=lives_on, **kept),
+            lambda directory: templates.share(self.layout, template, directory),
+            ground,
+            timings,
+            env=wanted.env,
+        )
 
     @contextmanager
     def connect(self, sandbox_id: str) -> Iterator[LocalSandbox]:
-        found = self._find(sandbox_id)
+        found = record.load(self.layout.sandbox(self.match(sandbox_id)))
         require(found.id, found.state, State.RUNNING, reason=found.error)
         try:
+            if found.is_pager_lost:
+                raise ProcessLookupError
             machine = Machine.adopt(self.layout, found)
         except (ProcessLookupError, FileNotFoundError):
             raise self._why_not_running(found.id) from None
@@ -130,13 +160,53 @@ class LocalSandboxes:
     def list(self) -> list[Listed]:
         reclaim(self.layout, self.network)
         found = []
-        for sandbox_id in settling.ids(self.layout):
+        for sandbox_id in ids(self.layout):
             with contextlib.suppress(NotFound):  # it ended meanwhile
                 found.append(self._listed(sandbox_id))
         return sorted(found, key=lambda listed: (listed.created, listed.id))
 
+    def pause(self, sandbox_id: str, timings: Timings) -> None:
+        with self.operation(sandbox_id) as journal:
+            Lifecycle(self.layout, self.network, journal).pause(timings)
+
+    def resume(
+        self, sandbox_id: str, timings: Timings, *, cold: bool = False, discard: bool = False
+    ) -> None:
+        with self.operation(sandbox_id) as journal:
+            lifecycle = Lifecycle(self.layout, self.network, journal)
+            if cold:
+                lifecycle.restart(self._to_boot, timings)
+            else:
+                lifecycle.resume(self._ground_of, timings, discard=discard)
+
+    def _to_boot(self, found: Record) -> tuple[Ground, Kernel]:
+        """Errors: NoCapacity, and as of `choice.for_disk`."""
+        capacity.check_memory(found.mem_mib)
+        kernel = ImageStore(self.layout).kernel()
+        return choice.for_disk(self._config, self.layout, kernel, found.dns), kernel
+
+    def _ground_of(self, facts: Facts) -> tuple[Ground, Here]:
+        """Errors: NoCapacity, SnapshotIncompatible."""
+        capacity.check_memory(facts.mem_mib)
+        return choice.for_snapshot(self._config, self.layout, facts)
+
+    @contextmanager
+    def operation(self, sandbox_id: str) -> Iterator[Journal]:
+        """Be the one who changes a sandbox that is kept, and is in a state that lasts.
+
+        Errors: NotFound, InvalidInput, WrongState.
+        """
+        found = self.match(sandbox_id)
+        deadline = Deadline.after(PATIENCE_S)
+        with record.operation(self.layout, found, deadline) as journal:
+            self._changed.add(found)
+            recovery.settle(self.layout, self.network, journal, is_on_host=False)
+            if not journal.paths.record.exists():  # it had never been finished
+                raise record.not_found(found)
+            yield journal
+
     def kill(self, sandbox_id: str) -> None:
-        paths = self.layout.sandbox(self._match(sandbox_id))
+        paths = self.layout.sandbox(self.match(sandbox_id))
         deadline = Deadline.after(PATIENCE_S)
         try:
             if record.load(paths).owner is Owner.PROCESS:
@@ -144,7 +214,7 @@ class LocalSandboxes:
                 return
             with record.operation(self.layout, paths.data.name, deadline) as journal:
                 journal.update(state=State.DESTROYING)
-                settling.unmake(self.layout, self.network, paths.data.name)
+                unmake(self.layout, self.network, paths.data.name)
         except NotFound:
             pass  # another command was faster
         except WrongState:
@@ -161,7 +231,7 @@ class LocalSandboxes:
                     process.kill_and_wait(
                         found.vmm_pid, found.vmm_start_time, signal.SIGKILL, deadline
                     )
-            settling.reclaim_one(self.layout, self.network, sandbox_id)
+            reclaim_one(self.layout, self.network, sandbox_id)
             deadline.check(f"ending sandbox {sandbox_id}, which belongs to a wrenn run,")
             time.sleep(LOOK_S)  # its directory's end is nothing that can be waited for
 
@@ -174,18 +244,15 @@ class LocalSandboxes:
                     f"sandbox {sandbox_id} is in the hands of another command",
                     hint="try again when that is done",
                 )
-            settling.unmake(self.layout, self.network, sandbox_id)
+            unmake(self.layout, self.network, sandbox_id)
 
-    def _find(self, sandbox_id: str) -> Record:
-        return record.load(self.layout.sandbox(self._match(sandbox_id)))
-
-    def _match(self, sandbox_id: str) -> str:
-        return match_sandbox_id(sandbox_id, settling.ids(self.layout))
+    def match(self, sandbox_id: str) -> str:
+        return match_sandbox_id(sandbox_id, ids(self.layout))
 
     def _why_not_running(self, sandbox_id: str) -> WrongState:
         """What became of a sandbox whose VMM is gone. Errors: NotFound."""
         with record.operation(self.layout, sandbox_id, Deadline.after(PATIENCE_S)) as journal:
-            settling.settle(self.layout, self.network, journal)
+            recovery.settle(self.layout, self.network, journal)
         found = record.load(self.layout.sandbox(sandbox_id))
         require(sandbox_id, found.state, reason=found.error)
         raise AssertionError("no state was wanted")
@@ -211,23 +278,27 @@ class LocalSandboxes:
 
     def parts(self, spec: SandboxSpec) -> Parts:
         """What this host makes the sandbox of; builds images that are not there yet."""
-        setup.ensure(self.layout, spec.image, self._report)
-        images = ImageStore(self.layout)
-        kernel = images.kernel()
-        program, _ = probe.choose(
-            self._config.vmm, candidates(self.layout), probe_guest(self.layout, kernel)
+        return choice.for_image(self._config, self.layout, spec, self._report)
+
+
+def locked(wanted: SandboxRequest, facts: Facts) -> SandboxSpec:
+    """What was asked for, of a template whose sizes are frozen. Errors: InvalidInput."""
+    for what, asked, frozen in (
+        ("vCPUs", wanted.vcpus, facts.vcpus),
+        ("MiB of memory", wanted.mem_mib, facts.mem_mib),
+    ):
+        if asked not in (None, frozen):
+            raise InvalidInput(
+                f"sandboxes of {wanted.template!r} have {frozen} {what}, not {asked}: it was "
+                "frozen with them",
+                hint="leave the option out, or make another template",
+            )
+    if wanted.dns:
+        raise InvalidInput(
+            f"sandboxes of {wanted.template!r} have the resolvers that it was frozen with",
+            hint="leave --dns out, or make another template",
         )
-        with Rtnetlink() as rt:
-            own = routes.addresses(rt)
-        return Parts(
-            layout=self.layout,
-            network=self.network,
-            program=program,
-            driver=overlay.choose(self.layout.sandboxes, self._config.overlay),
-            kernel=kernel,
-            image=images.find(spec.image),
-            dns=resolvers.choose(spec.dns, own),
-        )
+    return wanted.to_spec(vcpus=facts.vcpus, mem_mib=facts.mem_mib)
 
 
 def _unreadable(sandbox_id: str, why: str) -> Listed:
@@ -246,6 +317,16 @@ def _unreadable(sandbox_id: str, why: str) -> Listed:
     )
 
 
+def require_data_dir(config: Config) -> None:
+    """Errors: HostUnsuitable when this process is not root; NotFound without a data directory."""
+    require_root()
+    if Layout.find(config.data_dir) is None:
+        raise NotFound(
+            f"there are no sandboxes: {config.data_dir} is no data directory of Wrenn's",
+            hint="--data-dir and WRENN_DATA_DIR say where it is",
+        )
+
+
 def require_root() -> None:
     """Errors: HostUnsuitable when this process is not root."""
     if os.geteuid() != 0:
@@ -253,24 +334,3 @@ def require_root() -> None:
             "sandboxes can only be made by root",
             hint="run it with sudo: namespaces, TAP devices and mounts need it",
         )
-
-
-def network_of(config: Config, layout: Layout) -> Network:
-    return Network(installation=layout.installation, run_root=RUN_DIR, pool=pool_of(config))
-
-
-def pool_of(config: Config) -> IPv4Network:
-    return parse_pool(config.network_pool) if config.network_pool else DEFAULT_POOL
-
-
-def candidates(layout: Layout) -> Candidates:
-    return Candidates(directory=layout.vmm)
-
-
-def probe_guest(layout: Layout, kernel: Kernel) -> Guest:
-    return Guest(
-        kernel=kernel.vmlinux,
-        initrd=kernel.initrd,
-        kernel_digest=kernel.digest,
-        run_parent=layout.vmm,
-    )

@@ -1,77 +1,91 @@
 """A machine is what it holds: disk, slot, cgroup, VMM, guest agent; one ExitStack, newest first.
 
-`Machine.boot` makes one from a base image, `Machine.adopt` finds one that lives on. When it
-happens, and with what, is decided in `host/local.py`. The record is written before each thing is
-made, so that `host/reclaim.py` can unmake them after a crash.
+`Machine.boot` makes one from a base image, `Machine.restart` from the disk of one that was there,
+`Machine.restore` from a snapshot, and `Machine.adopt` finds one that lives on. When it happens,
+and with what, is decided in `host/local.py` and `host/lifecycle.py`; the steps are in
+`host/making.py`.
+
+Nothing on these stacks may be a suspended generator: see `Machine.detach`.
 """
 
 import logging
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-from wrennd.core.deadline import Deadline
-from wrennd.core.errors import DeadlineExceeded, GuestFailed, VmmFailed
 from wrennd.core.model import SandboxSpec
 from wrennd.core.states import State
 from wrennd.core.timings import Timings
-from wrennd.host import capacity, reclaim, record
-from wrennd.host.boot_args import boot_args
+from wrennd.host import record
 from wrennd.host.envd_client import EnvdClient
+from wrennd.host.making import GUEST_TIMEOUT_S, Ground, MakeDisk, Making, Step, no_step
+from wrennd.host.pagers import Pager
 from wrennd.host.record import Journal, Owner, Record
-from wrennd.linux import files
-from wrennd.linux.cgroup import Cgroup, Hierarchy
-from wrennd.network.slot import Network, Slot, make_slot
+from wrennd.network.slot import Network
+from wrennd.snapshot.manifest import VmmFacts
+from wrennd.snapshot.reader import Snapshot
 from wrennd.storage import overlay
 from wrennd.storage.images import Image, Kernel
-from wrennd.storage.layout import Layout, SandboxPaths
+from wrennd.storage.layout import Layout
 from wrennd.vmm import vm
-from wrennd.vmm.launch import MAX_TASKS, Cell
 from wrennd.vmm.program import Program
-from wrennd.vmm.vm import BootSpec, Vm
+from wrennd.vmm.vm import Vm
 
 log = logging.getLogger(__name__)
-SLOT_TIMEOUT_S = 30.0
-# Emulated, on a busy host with two cores, a boot takes 10 s; alone it takes 2 s.
-GUEST_TIMEOUT_S = 90.0
-CPU_PERIOD_US = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What machines are made of on this host: chosen once, used for each.
-
-    guest_timeout_s: how long a guest may take from its start until its agent answers.
-    """
+    """What machines are booted with on this host: chosen once, used for each. As `Ground`."""
 
     layout: Layout
     network: Network
     program: Program
     driver: overlay.Driver
+    vmm: VmmFacts
     kernel: Kernel
     image: Image
     dns: tuple[IPv4Address, ...]
     guest_timeout_s: float = GUEST_TIMEOUT_S
 
+    @property
+    def ground(self) -> Ground:
+        return Ground(
+            layout=self.layout,
+            network=self.network,
+            program=self.program,
+            driver=self.driver,
+            vmm=self.vmm,
+            dns=self.dns,
+            guest_timeout_s=self.guest_timeout_s,
+        )
+
 
 class Machine:
     """A sandbox whose guest agent answers. `close()` lets go of it; it may be called twice.
 
-    One that was booted ends with that, and, unless it is to live on, with the thread that booted
-    it, SIGKILL included; `detach()` leaves it to the installation instead. One that was adopted is
-    another process's, and goes on.
+    One that was made here ends with that, and, if it belongs to its process, with the thread that
+    made it, SIGKILL included; `detach()` leaves it to the installation instead. One that was
+    adopted is another process's, and goes on.
     """
 
-    def __init__(self, journal: Journal, vm: Vm, envd: EnvdClient, held: ExitStack) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        vm: Vm,
+        envd: EnvdClient,
+        held: ExitStack,
+        pager: Pager | None = None,
+    ) -> None:
         self.journal = journal
         self.vm = vm
         self.envd = envd
         self._held = held
+        self._pager = pager
 
     @property
     def spec(self) -> SandboxSpec:
@@ -86,23 +100,98 @@ class Machine:
         Phases: network, disk, vmm_start, vmm_configure, vmm_boot, guest. Errors: NoCapacity,
         HostUnsuitable, ImageBroken, VmmFailed, GuestFailed (with the console's last lines).
         """
-        owner = Owner.INSTALLATION if lives_on else Owner.PROCESS
-        # Nothing here may be a suspended generator: see `detach`.
         with ExitStack() as held:
-            journal = record.make(held, parts.layout, _record(spec, parts, owner))
-            slot = _slot(held, journal, parts, timings)
-            with timings.phase("disk"):
-                disk = parts.driver.create(parts.image.rootfs, journal.paths.disk, uid=slot.uid)
-                held.callback(parts.driver.remove, journal.paths.disk)
-            group = make_cgroup(held, parts.layout, spec.id, limits_of(spec))
-            cell = _cell(parts, slot, disk, journal, group)
-            booted = vm.start(held, parts.program, cell, _boot_spec(spec, slot), timings)
-            journal.update(vmm_pid=booted.pid, vmm_start_time=booted.process.start_time)
-            with timings.phase("guest"):
-                envd = _reach_agent(spec, parts, booted, slot, journal.paths)
-            journal.update(state=State.RUNNING)
-            log.info("sandbox booted", extra={"sandbox": spec.id, **timings.phases_ms})
-            return cls(journal, booted, envd, held.pop_all())
+            wanted = new_record(spec, lives_on=lives_on, image_digest=parts.image.digest)
+            journal = record.make(held, parts.layout, wanted)
+            making = Making(held, journal, parts.ground, timings)
+            making.slot()
+            making.disk(lambda driver, disk, uid: driver.create(parts.image.rootfs, disk, uid=uid))
+            return cls._booted(making, parts.kernel)
+
+    @classmethod
+    def restart(
+        cls, journal: Journal, kernel: Kernel, ground: Ground, timings: Timings, make: MakeDisk
+    ) -> Self:
+        """Boot a sandbox that is there again, in RESUMING: with the disk that `make` makes, or
+        finds; its memory is a new one.
+
+        Phases and errors: as of `boot`; whatever fails, the disk is as `make` says.
+        """
+        with ExitStack() as held:
+            making = Making(held, journal, ground, timings)
+            making.run_dir()
+            making.slot()
+            making.disk(make, is_kept=True)
+            return cls._booted(making, kernel)
+
+    @classmethod
+    def restore(
+        cls,
+        journal: Journal,
+        snapshot: Snapshot,
+        ground: Ground,
+        timings: Timings,
+        *,
+        step: Step = no_step,
+    ) -> Self:
+        """Let a sandbox that is there, in RESUMING, go on where the snapshot has left its guest.
+
+        `step` is told the name of each of making.STEPS when it is done. Phases: network, disk,
+        pager, vmm_start, vmm_load, guest, thaw. Errors: as of `boot`, SnapshotBroken.
+        """
+        with ExitStack() as held:
+            making = Making(held, journal, ground, timings, step)
+            making.run_dir()
+            return cls._restored(making, snapshot, env=None)
+
+    @classmethod
+    def spawn(
+        cls,
+        wanted: Record,
+        share: Callable[[Path], Snapshot],
+        ground: Ground,
+        timings: Timings,
+        *,
+        env: Mapping[str, str] | None = None,
+    ) -> Self:
+        """Make a new sandbox of a snapshot, which `share` links to a directory of its own.
+
+        env: None leaves the guest's as it was frozen. Phases and errors: as of `restore`.
+        """
+        with ExitStack() as held:
+            journal = record.make(held, ground.layout, wanted)
+            with timings.phase("share"):
+                snapshot = share(journal.paths.generation(1))
+                journal.update(generation=1)
+            return cls._restored(Making(held, journal, ground, timings), snapshot, env=env)
+
+    @classmethod
+    def _restored(
+        cls, making: Making, snapshot: Snapshot, *, env: Mapping[str, str] | None
+    ) -> Self:
+        journal = making.journal
+        making.slot()
+        making.disk(lambda driver, disk, uid: driver.clone(snapshot.disk, disk, uid=uid))
+        restored, envd, pager = making.restore(snapshot, env)
+        journal.update(
+            state=State.RUNNING,
+            parent=journal.record.generation,
+            needs_full=False,
+            error="",
+            guest_kernel=snapshot.manifest.facts.guest_kernel,
+        )
+        log.info(
+            "sandbox restored", extra={"sandbox": journal.record.id, **making.timings.phases_ms}
+        )
+        return cls(journal, restored, envd, making.held.pop_all(), pager)
+
+    @classmethod
+    def _booted(cls, making: Making, kernel: Kernel) -> Self:
+        booted, envd = making.boot(kernel)
+        making.journal.update(state=State.RUNNING, parent=0, needs_full=False, error="")
+        name = making.journal.record.id
+        log.info("sandbox booted", extra={"sandbox": name, **making.timings.phases_ms})
+        return cls(making.journal, booted, envd, making.held.pop_all())
 
     @classmethod
     def adopt(cls, layout: Layout, found: Record) -> Self:
@@ -123,9 +212,15 @@ class Machine:
         self._held.close()
 
     def detach(self) -> None:
-        """Let go of one that is to live on: nothing is unmade, only our descriptors are closed."""
-        self._held.pop_all()  # dropped: what was put on it are callbacks, which are never called
+        """Let go of one that is to live on: nothing is unmade, only our descriptors are closed.
+
+        The stack is dropped. What is on it are callbacks, which are then never called; a suspended
+        generator would be ended by the garbage collector, and undo its part.
+        """
+        self._held.pop_all()
         self.vm.detach()
+        if self._pager is not None:
+            self._pager.detach()
         self.journal.close()
 
 
@@ -140,122 +235,17 @@ def spec_of(found: Record) -> SandboxSpec:
     )
 
 
-def _record(spec: SandboxSpec, parts: Parts, owner: Owner) -> Record:
+def new_record(spec: SandboxSpec, *, lives_on: bool, **more: Any) -> Record:
+    """Of one that is to be made; what it is made with is filled in on the way."""
     return Record(
         id=spec.id,
-        owner=owner,
+        owner=Owner.INSTALLATION if lives_on else Owner.PROCESS,
         state=State.STARTING,
         template=spec.image,
-        image_digest=parts.image.digest,
-        kernel_digest=parts.kernel.digest,
-        vmm=parts.program.name,
-        tier=parts.program.tier,
-        overlay=parts.driver.name,
         vcpus=spec.vcpus,
         mem_mib=spec.mem_mib,
         dns=spec.dns,
         env=spec.env,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        boot_id=record.host_boot_id(),
+        **more,
     )
-
-
-def _slot(held: ExitStack, journal: Journal, parts: Parts, timings: Timings) -> Slot:
-    with timings.phase("network"):
-        slot = make_slot(
-            held,
-            parts.network,
-            journal.record.id,
-            dns=parts.dns,
-            deadline=Deadline.after(SLOT_TIMEOUT_S),
-        )
-        journal.update(slot=slot.index, address=str(slot.address))
-    return slot
-
-
-def limits_of(spec: SandboxSpec) -> dict[str, str]:
-    """What the VMM may use at most: its guest's share and what it needs itself."""
-    cpus = spec.vcpus + 1  # one for device emulation, beside one for each vCPU
-    return {
-        "pids.max": str(MAX_TASKS),
-        "memory.max": str((spec.mem_mib + capacity.VMM_OVERHEAD_MIB) << 20),
-        "memory.swap.max": "0",
-        "cpu.max": f"{cpus * CPU_PERIOD_US} {CPU_PERIOD_US}",
-    }
-
-
-@contextmanager
-def cgroup_of(
-    layout: Layout, sandbox_id: str, limits: Mapping[str, str]
-) -> Iterator[Cgroup | None]:
-    """As `make_cgroup`, for the length of a block."""
-    with ExitStack() as held:
-        yield make_cgroup(held, layout, sandbox_id, limits)
-
-
-def make_cgroup(
-    held: ExitStack, layout: Layout, sandbox_id: str, limits: Mapping[str, str]
-) -> Cgroup | None:
-    """The sandbox's cgroup, limited as far as there are controllers; None without cgroup2.
-
-    What removes it, and kills what is in it, is put on `held`.
-    """
-    hierarchy = Hierarchy.find()
-    if hierarchy is None:
-        return None
-    with record.installation_lock(layout):  # the last one to go removes the parent
-        group = hierarchy.make(reclaim.group_name(layout), sandbox_id)
-    held.callback(reclaim.remove_cgroup, layout, sandbox_id)
-    for name, value in limits.items():
-        group.limit(name, value)
-    return group
-
-
-def _cell(parts: Parts, slot: Slot, disk: Path, journal: Journal, group: Cgroup | None) -> Cell:
-    return Cell(
-        id=journal.record.id,
-        uid=slot.uid,
-        run_dir=journal.paths.run,
-        kernel=parts.kernel.vmlinux,
-        initrd=parts.kernel.initrd,
-        disk=disk,
-        netns=slot.netns_path,
-        cgroup_procs=None if group is None else group.procs,
-        dies_with_parent=journal.record.owner is Owner.PROCESS,
-        # The largest files that it may write: its disk, and its guest's memory (a memfd).
-        max_file_bytes=max(parts.image.size_bytes, journal.record.mem_mib << 20),
-    )
-
-
-def _boot_spec(spec: SandboxSpec, slot: Slot) -> BootSpec:
-    return BootSpec(
-        vcpus=spec.vcpus,
-        mem_mib=spec.mem_mib,
-        boot_args=boot_args(slot, hostname=spec.id),
-        tap=slot.tap,
-        mac=slot.guest_mac,
-    )
-
-
-def _reach_agent(
-    spec: SandboxSpec, parts: Parts, booted: Vm, slot: Slot, paths: SandboxPaths
-) -> EnvdClient:
-    """A client whose agent has answered and knows its sandbox."""
-    client = EnvdClient(str(slot.address), vmm_pidfd=booted.pidfd)
-    token = os.urandom(20).hex()
-    files.write_atomic(paths.token, token.encode())
-    try:
-        client.wait_ready(Deadline.after(parts.guest_timeout_s))
-        client.init(token=token, sandbox_id=spec.id, env=spec.env)
-    except (VmmFailed, GuestFailed, DeadlineExceeded) as error:
-        raise GuestFailed(
-            f"the guest did not get ready: {_reason(booted, error)}", hint=booted.console_hint()
-        ) from error
-    return client
-
-
-def _reason(booted: Vm, error: Exception) -> str:
-    """The VMM's end explains more than what the agent's client saw of it."""
-    if booted.process.wait(Deadline.after(0.2)) is None:
-        return str(error)
-    return booted.describe_end()

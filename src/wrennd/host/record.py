@@ -54,26 +54,34 @@ class Record:
     """What a sandbox is, and what it holds or is about to hold; the rest is named by its ids.
 
     created: ISO 8601 in UTC. boot_id: the host's, while which its processes were started.
-    generation: the newest snapshot that is whole, 0: none. needs_full: what changed in memory
-    since then is not known, so that the next snapshot has to hold all of it.
-    error: why it is in the state ERROR, one clause.
+    vmm_facts, guest_kernel: what made its memory, as a snapshot's manifest says it. resolvers: the
+    ones that its guest knows.
+    generation: the newest snapshot that is whole; parent: the one that the VM's memory goes on
+    from; pending: the one that is being made; 0: none. needs_full: what changed in memory since
+    then is not known, so that the next snapshot has to hold all of it.
+    error: why it is in the state ERROR, one clause; in RESUMING, that it was in it.
     """
 
     id: str
     owner: Owner
     state: State
     template: str
-    image_digest: str
-    kernel_digest: str
-    vmm: str
-    tier: str
-    overlay: str
     vcpus: int
     mem_mib: int
+    image_digest: str = ""
+    kernel_digest: str = ""
+    vmm: str = ""
+    tier: str = ""
+    overlay: str = ""
     dns: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     created: str = ""
+    vmm_facts: Mapping[str, Any] = field(default_factory=dict)
+    guest_kernel: str = ""
+    resolvers: tuple[str, ...] = ()
     generation: int = 0
+    parent: int = 0
+    pending: int = 0
     needs_full: bool = False
     boot_id: str = ""
     slot: int | None = None
@@ -103,6 +111,7 @@ class Record:
                 "owner": Owner(kept["owner"]),
                 "state": State(kept["state"]),
                 "dns": tuple(kept.get("dns", ())),
+                "resolvers": tuple(kept.get("resolvers", ())),
             }
             return cls(**kept)
         except (KeyError, TypeError) as error:
@@ -116,6 +125,13 @@ class Record:
         if self.boot_id not in ("", host_boot_id()):
             return False
         return process.is_alive(self.vmm_pid, self.vmm_start_time)
+
+    @property
+    def is_pager_lost(self) -> bool:
+        """Whether its memory is served by a process that has ended: its guest will hang."""
+        if self.pager_pid is None or self.pager_start_time is None:
+            return False
+        return not process.is_alive(self.pager_pid, self.pager_start_time)
 
 
 # Sandboxes of version 1 ended with their process: what is left of one is only to be unmade.

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
-from wrennd.core.errors import ImageBroken, NotFound
+from wrennd.core.errors import AlreadyExists, ImageBroken, NotFound
 from wrennd.linux.files import data_runs, sync_directory, write_atomic
 from wrennd.storage.layout import Layout
 
@@ -144,7 +144,7 @@ class ImageStore:
         was changed: judged by size and time, in microseconds; `verify` reads the content).
         """
         directory = _target(self._layout.image_name(name))
-        if directory is None:
+        if directory is None or not self._is_image(directory):
             raise self._unknown(name)
         manifest = _checked(directory, f"image {name!r}", {ROOTFS})
         rootfs = directory / ROOTFS
@@ -180,9 +180,11 @@ class ImageStore:
         """Take `staging`, which holds the root filesystem, and give it `name`.
 
         The staging directory lies in `Layout.images` and is gone afterwards. On an error the name
-        still means what it meant before. Errors: OSError (disk full), ImageBroken.
+        still means what it meant before. Errors: OSError (disk full), ImageBroken, AlreadyExists
+        when a snapshot template has it.
         """
         link = self._layout.image_name(name)
+        self._check_is_no_template(name)
         _publish(staging, self._layout.images, facts, {ROOTFS}, link)
         return self.find(name)
 
@@ -193,7 +195,7 @@ class ImageStore:
         return self.kernel()
 
     def has(self, name: str) -> bool:
-        """Whether there is an image of that name, broken or not. Errors: InvalidInput."""
+        """Whether an image, broken or not, or a template has that name. Errors: InvalidInput."""
         return self._layout.image_name(name).is_symlink()
 
     def unname(self, name: str) -> None:
@@ -201,10 +203,11 @@ class ImageStore:
 
         Errors: InvalidInput (no such name is possible), NotFound.
         """
-        try:
-            self._layout.image_name(name).unlink()
-        except FileNotFoundError:
-            raise self._unknown(name) from None
+        link = self._layout.image_name(name)
+        directory = _target(link)
+        if directory is None or not self._is_image(directory):
+            raise self._unknown(name)
+        link.unlink()
         sync_directory(self._layout.names)
 
     def _unknown(self, name: str) -> NotFound:
@@ -213,6 +216,18 @@ class ImageStore:
             f"there is no image named {name!r} (there are: {known})",
             hint="wrenn image ls lists them; wrenn setup builds base and busybox",
         )
+
+    def _is_image(self, directory: Path) -> bool:
+        """Names of snapshot templates lie beside those of images."""
+        return directory.parent != self._layout.templates
+
+    def _check_is_no_template(self, name: str) -> None:
+        directory = _target(self._layout.image_name(name))
+        if directory is not None and not self._is_image(directory):
+            raise AlreadyExists(
+                f"{name!r} is a snapshot template",
+                hint=f"choose another name, or remove it: wrenn snapshot rm {name}",
+            )
 
     def image_staging(self, name: str) -> Path:
         """Where an image is to be built: a path in the store, not made yet."""
@@ -244,7 +259,9 @@ class ImageStore:
     def _names(self) -> Iterator[str]:
         for link in sorted(self._layout.names.iterdir()):
             if link.is_symlink() and not link.name.endswith(_STAGING_SUFFIX):
-                yield link.name
+                directory = _target(link)
+                if directory is not None and self._is_image(directory):
+                    yield link.name
 
 
 def _target(link: Path) -> Path | None:

@@ -33,6 +33,11 @@ class SandboxPaths:
         return self.data / "rootfs.ext4"
 
     @property
+    def disk_before(self) -> Path:
+        """The disk of one in error, while it is tried to go back to its snapshot."""
+        return self.data / "rootfs.ext4.before"
+
+    @property
     def token(self) -> Path:
         """What the guest's agent asks for of its callers."""
         return self.data / "token"
@@ -83,6 +88,7 @@ class Layout:
             layout.images,
             layout.names,
             layout.sandboxes,
+            layout.templates,
             layout.vmm,
             layout.cache,
         ):
@@ -124,6 +130,13 @@ class Layout:
     @property
     def sandboxes(self) -> Path:
         return self.data_dir / "sandboxes"
+
+    @property
+    def templates(self) -> Path:
+        return self.data_dir / "templates"
+
+    def template(self, template_id: str) -> Path:
+        return self.templates / check_sandbox_id(template_id)
 
     @property
     def run_dir(self) -> Path:

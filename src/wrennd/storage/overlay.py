@@ -121,6 +121,14 @@ def reflink_driver() -> Driver:
     return _FileDriver("reflink", files.clone)
 
 
+def named(name: str) -> Driver:
+    """The driver that a record names. Errors: HostUnsuitable for one that is not known here."""
+    drivers = {driver.name: driver for driver in (copy_driver(), reflink_driver())}
+    if name not in drivers:
+        raise HostUnsuitable(f"there is no disk driver {name!r} here")
+    return drivers[name]
+
+
 def choose(directory: Path, wanted: str) -> Driver:
     """The best driver for disks in `directory`, or the wanted one if it works there.
 

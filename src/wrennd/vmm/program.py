@@ -14,6 +14,7 @@ import wrennd
 
 QEMU = Path("/usr/bin/qemu-system-x86_64")
 APP_IN_ROOT = "/app"
+QEMU_STATE_VERSION = "1.0"  # of the state file that `qemu_vmm` writes
 
 
 class Tier(StrEnum):

@@ -5,7 +5,7 @@ dropped (`pop_all`) ends nothing, and the VM lives on without us. `adopt` finds 
 """
 
 import select
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -185,15 +185,23 @@ def start(held: ExitStack, program: Program, cell: Cell, spec: BootSpec, timings
 
 
 def restore(
-    held: ExitStack, program: Program, cell: Cell, spec: RestoreSpec, timings: Timings
+    held: ExitStack,
+    program: Program,
+    cell: Cell,
+    spec: RestoreSpec,
+    timings: Timings,
+    *,
+    before_load: Callable[[int], None] = lambda _pidfd: None,
 ) -> Vm:
     """Start a VMM and load the snapshot of `cell.restore`. What kills the VMM is put on `held`.
 
-    A pager must be serving by now: the VMM itself needs pages before it answers.
+    before_load: called with the VMM's pidfd once it answers, to see to it that a pager is serving:
+    the VMM itself needs pages before it answers.
     Phases: vmm_start, vmm_load. Errors: as `start`; a VMM that refuses a snapshot ends, too.
     """
     assert cell.restore is not None, "a cell to restore in has files to restore from"
     with _launched(held, program, cell, timings) as made, timings.phase("vmm_load"):
+        before_load(made.pidfd)
         made.client.send(serial_of(program))
         made.client.send(spec.resource(cell.restore))
     return made

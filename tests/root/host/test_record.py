@@ -14,8 +14,9 @@ from wrennd.core.errors import NotFound, WrongState
 from wrennd.core.ids import new_sandbox_id
 from wrennd.core.states import State
 from wrennd.host import record
-from wrennd.host.reclaim import group_name, reclaim, reclaim_one
+from wrennd.host.reclaim import reclaim, reclaim_one
 from wrennd.host.record import Owner, Record
+from wrennd.host.unmake import group_name
 from wrennd.linux import netns, process
 from wrennd.linux.cgroup import Hierarchy
 from wrennd.network.slot import Network
@@ -102,7 +103,7 @@ from pathlib import Path
 from ipaddress import IPv4Address
 from wrennd.core.deadline import Deadline
 from wrennd.core.model import SandboxSpec
-from wrennd.host import machine, record
+from wrennd.host import group, record
 from wrennd.host.record import Record
 from wrennd.linux import process
 from wrennd.network.slot import Network, open_slot
@@ -116,9 +117,9 @@ with ExitStack() as held:
     slot = held.enter_context(
         open_slot(network, made.id, dns=[IPv4Address("192.0.2.53")], deadline=Deadline.after(30))
     )
-    group = held.enter_context(machine.cgroup_of(layout, made.id, {}))
+    made_group = held.enter_context(group.cgroup_of(layout, made.id, {}))
     child = held.enter_context(process.spawn(["sleep", "1000"]))
-    group.procs.write_text(str(child.pid))
+    made_group.procs.write_text(str(child.pid))
     journal.update(slot=slot.index, vmm_pid=child.pid, vmm_start_time=child.start_time)
     print(child.pid, flush=True)
     signal.pause()
@@ -174,7 +175,7 @@ import sys
 from pathlib import Path
 from wrennd.core.ids import new_sandbox_id
 from wrennd.core.states import State
-from wrennd.host import machine, record
+from wrennd.host import group, record
 from wrennd.host.record import Owner, Record
 from wrennd.storage.layout import Layout
 
@@ -183,7 +184,7 @@ for _ in range(int(sys.argv[2])):
     made = Record(id=new_sandbox_id(), owner=Owner.PROCESS, state=State.STARTING, template="",
                   image_digest="", kernel_digest="", vmm="", tier="", overlay="", vcpus=1,
                   mem_mib=128)
-    with record.opened(layout, made) as journal, machine.cgroup_of(layout, made.id, {}):
+    with record.opened(layout, made) as journal, group.cgroup_of(layout, made.id, {}):
         assert journal.paths.record.exists()
 """
 

@@ -1,0 +1,144 @@
+"""`wrenn snapshot`: sandboxes frozen under a name, for others to be made of, and what they hold."""
+
+import dataclasses
+import json
+import sys
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Column, Table
+
+from wrennd.cli import run_options, standalone
+from wrennd.cli.image import age_s, format_age
+from wrennd.cli.ls import WIDE
+from wrennd.cli.options import DataDir, Json, SandboxId, configured
+from wrennd.cli.pause import told
+from wrennd.core.sandboxes import ListedTemplate, Shown
+from wrennd.core.sizes import format_bytes
+from wrennd.core.timings import Timings
+
+HELP = "Freeze sandboxes into templates; look at snapshots."
+app = typer.Typer(no_args_is_help=True)
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The template's name.")]
+What = Annotated[
+    str, typer.Argument(metavar="NAME|ID", help="A template, or a sandbox's last snapshot.")
+]
+DAMAGED = 1
+
+
+@app.callback()
+def snapshot() -> None:
+    """Freeze sandboxes into templates; look at snapshots."""
+
+
+@app.command("create")
+def create(
+    sandbox_id: SandboxId,
+    name: Name,
+    pause: Annotated[
+        bool, typer.Option("--pause", help="Leave the sandbox paused, not running on.")
+    ] = False,
+    as_json: Json = False,
+    show_timings: run_options.ShowTimings = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Freeze a sandbox, running or paused, into a template: wrenn create --template NAME."""
+    timings = Timings()
+    with standalone.changing(configured(data_dir)) as sandboxes:
+        standalone.snapshots(sandboxes).create(sandbox_id, name, timings, ends_paused=pause)
+    told(timings, as_json=as_json, show_timings=show_timings)
+
+
+@app.command("ls")
+def ls(as_json: Json = False, data_dir: DataDir = None) -> None:
+    """List templates: sizes, age, what they were made of."""
+    found = standalone.templates(configured(data_dir))
+    now = datetime.now(UTC)
+    if as_json:
+        rows = [{**dataclasses.asdict(row), "age_s": _age_s(row, now)} for row in found]
+        print(json.dumps({"snapshots": rows}))
+    elif not found:
+        print("there are no snapshot templates", file=sys.stderr)
+    else:
+        _print_templates(found, now)
+
+
+@app.command("rm")
+def rm(name: Name, data_dir: DataDir = None) -> None:
+    """Remove a template; sandboxes made of it go on."""
+    standalone.snapshots(standalone.existing(configured(data_dir))).remove(name)
+
+
+@app.command("show")
+def show(what: What, as_json: Json = False, data_dir: DataDir = None) -> None:
+    """Show a snapshot's chain of memory generations, oldest first."""
+    found = standalone.snapshots(standalone.existing(configured(data_dir))).show(what)
+    if as_json:
+        print(json.dumps(dataclasses.asdict(found)))
+        return
+    _print_shown(found)
+
+
+@app.command("verify")
+def verify(what: What, as_json: Json = False, data_dir: DataDir = None) -> int:
+    """Read all of a snapshot and compare it with its checksums. Exit code 1: it is damaged."""
+    problems = standalone.snapshots(standalone.existing(configured(data_dir))).verify(what)
+    if as_json:
+        print(json.dumps({"ok": not problems, "problems": problems}))
+    else:
+        for problem in problems:
+            print(problem)
+        if not problems:
+            print("everything is as it was written")
+    return DAMAGED if problems else 0
+
+
+def _print_templates(rows: list[ListedTemplate], now: datetime) -> None:
+    names = ("NAME", "FROM", "TIER", "VCPUS", "MEMORY", "TAKES", "OWN", "AGE")
+    table = Table(*(Column(name, no_wrap=True) for name in names), box=None, pad_edge=False)
+    for row in rows:
+        if row.error:
+            table.add_row(row.name, row.error)
+            continue
+        table.add_row(
+            row.name,
+            row.template,
+            row.tier,
+            str(row.vcpus),
+            f"{row.mem_mib} MiB",
+            format_bytes(row.disk_bytes),
+            format_bytes(row.own_bytes),
+            format_age(_age_s(row, now)),
+        )
+    _print(table)
+
+
+def _print_shown(found: Shown) -> None:
+    print(
+        f"{found.name}: {found.vcpus} vCPUs, {found.mem_mib} MiB; {found.pages} pages, "
+        f"{found.zero_pages} of them zero; {format_bytes(found.disk_bytes)} on the disk, "
+        f"{format_bytes(found.own_bytes)} of them shared with nobody"
+    )
+    names = ("GENERATION", "AGE", "ON DISK", "PAGES", "STORED", "ZEROED", "SHARED BY")
+    table = Table(*(Column(name, no_wrap=True) for name in names), box=None, pad_edge=False)
+    for row in found.generations:
+        table.add_row(
+            row.build[:12],
+            format_age(int(row.age_s)),
+            format_bytes(row.disk_bytes),
+            str(row.pages),
+            str(row.data_pages),
+            str(row.zero_pages),
+            str(row.shared_by),
+        )
+    _print(table)
+
+
+def _print(table: Table) -> None:
+    Console(width=None if sys.stdout.isatty() else WIDE).print(table)
+
+
+def _age_s(row: ListedTemplate, now: datetime) -> int:
+    return age_s(row.created, now) if row.created else 0

@@ -1,0 +1,125 @@
+"""Snapshot templates: frozen sandboxes under a name, for others to be made of.
+
+A template is a snapshot directory, `templates/<id>`, and a name is a symlink to it beside the names
+of base images, so that a name means one thing. Making and removing hold `templates/.lock`, for as
+long as hard links take; a sandbox that is made of one gets links of its own first, so a template
+that is removed meanwhile is missed by nobody.
+"""
+
+import os
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from wrennd.core.errors import AlreadyExists, NotFound
+from wrennd.core.ids import check_name, new_sandbox_id
+from wrennd.images import recipe
+from wrennd.linux import files
+from wrennd.snapshot import store
+from wrennd.snapshot.manifest import Facts
+from wrennd.snapshot.reader import Snapshot, open_snapshot
+from wrennd.storage.layout import Layout
+
+
+@dataclass(frozen=True, kw_only=True)
+class Template:
+    """A name and the directory that it means, looked at no further."""
+
+    name: str
+    directory: Path
+
+
+def lock(layout: Layout) -> AbstractContextManager[None]:
+    return files.locked(layout.templates / ".lock")
+
+
+def find(layout: Layout, name: str) -> Template | None:
+    """The template of that name; None when there is none, though there may be an image.
+
+    Errors: InvalidInput for what can't be a name.
+    """
+    check_name(name, "template")
+    try:
+        target = layout.image_name(name).readlink()
+    except FileNotFoundError:
+        return None
+    if target.parent.name != layout.templates.name:
+        return None
+    return Template(name=name, directory=layout.templates / target.name)
+
+
+def get(layout: Layout, name: str) -> Template:
+    """Errors: NotFound, InvalidInput."""
+    found = find(layout, name)
+    if found is None:
+        known = ", ".join(template.name for template in every(layout)) or "none"
+        raise NotFound(
+            f"there is no snapshot template named {name!r} (there are: {known})",
+            hint="wrenn snapshot create ID NAME makes one of a sandbox",
+        )
+    return found
+
+
+def every(layout: Layout) -> list[Template]:
+    """All of them, by name."""
+    names = sorted(link.name for link in layout.names.iterdir() if link.is_symlink())
+    found = (find(layout, name) for name in names if not name.endswith(".tmp"))
+    return [template for template in found if template is not None]
+
+
+def check_is_free(layout: Layout, name: str) -> None:
+    """Errors: AlreadyExists when the name is taken, or kept for an image; InvalidInput."""
+    if layout.image_name(check_name(name, "template")).is_symlink():
+        raise AlreadyExists(
+            f"there is a template or an image named {name!r} already",
+            hint="choose another name; wrenn snapshot rm and wrenn image rm free one",
+        )
+    if name in recipe.image_names():
+        raise AlreadyExists(f"{name!r} is the name of a base image", hint="choose another name")
+
+
+def add(layout: Layout, name: str, snapshot: Snapshot, facts: Facts) -> Snapshot:
+    """Give a snapshot a name, under which it stays when its sandbox goes.
+
+    Errors: AlreadyExists, NoCapacity.
+    """
+    with lock(layout), ExitStack() as undo:
+        check_is_free(layout, name)
+        _remove_nameless(layout)
+        directory = layout.template(new_sandbox_id())
+        shared = store.share(snapshot, directory, facts)
+        undo.callback(store.remove, directory)
+        try:
+            link = Path("..") / layout.templates.name / directory.name
+            layout.image_name(name).symlink_to(link)
+        except FileExistsError:  # an image was published under it just now
+            check_is_free(layout, name)
+            raise
+        undo.pop_all()
+    files.sync_directory(layout.names)
+    return shared
+
+
+def share(layout: Layout, template: Template, directory: Path) -> Snapshot:
+    """Links of a template's files for a sandbox. Errors: NotFound, SnapshotBroken, NoCapacity."""
+    with lock(layout):
+        return store.share(open_snapshot(template.directory), directory)
+
+
+def remove(layout: Layout, name: str) -> None:
+    """Sandboxes made of it go on. Errors: NotFound, InvalidInput."""
+    with lock(layout):
+        found = get(layout, name)
+        layout.image_name(name).unlink()
+        files.sync_directory(layout.names)
+        store.remove(found.directory)
+        _remove_nameless(layout)
+
+
+def _remove_nameless(layout: Layout) -> None:
+    """What a crash left between a directory and its name. For the holder of the lock."""
+    store.remove_leftovers(layout.templates)
+    named = {template.directory.name for template in every(layout)}
+    for name in os.listdir(layout.templates):  # noqa: PTH208 - names
+        if name != ".lock" and name not in named:
+            store.remove(layout.templates / name)

@@ -1,0 +1,66 @@
+"""Remove what a sandbox has on this host, by its id and its record: as its maker would have done,
+had it lived.
+
+Order: the VMM first (nothing may run on a disk or link that goes), then network, cgroup, files.
+Everything may be done again after it failed.
+"""
+
+import contextlib
+import signal
+
+from wrennd.core.deadline import Deadline
+from wrennd.host import record
+from wrennd.host.record import Record
+from wrennd.linux import process
+from wrennd.linux.cgroup import Hierarchy
+from wrennd.network import leftovers
+from wrennd.network.addressing import FIRST_UID
+from wrennd.network.slot import Network
+from wrennd.storage.layout import Layout
+
+KILL_TIMEOUT_S = 10.0
+
+
+def unmake(layout: Layout, network: Network, sandbox_id: str) -> None:
+    """Remove all that there is of one sandbox."""
+    free(layout, network, sandbox_id)
+    record.remove(layout, layout.sandbox(sandbox_id))
+
+
+def free(layout: Layout, network: Network, sandbox_id: str) -> None:
+    """Remove what a sandbox has beside its directory: VMM, network, cgroup, sockets."""
+    kill_vmm(layout, sandbox_id)
+    leftovers.remove(network, sandbox_id)
+    remove_cgroup(layout, sandbox_id)
+    record.remove_run_dir(layout, layout.sandbox(sandbox_id))
+
+
+def kill_vmm(layout: Layout, sandbox_id: str) -> None:
+    """SIGKILL the VMM by its cgroup; where there is no cgroup2, whatever has its slot's uid."""
+    hierarchy = Hierarchy.find()
+    if hierarchy is not None:
+        hierarchy.group(group_name(layout), sandbox_id).kill()
+    try:
+        found = Record.decode(layout.sandbox(sandbox_id).record.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return
+    deadline = Deadline.after(KILL_TIMEOUT_S)
+    if found.vmm_pid is not None and found.vmm_start_time is not None and found.is_vmm_alive:
+        process.kill_and_wait(found.vmm_pid, found.vmm_start_time, signal.SIGKILL, deadline)
+    if hierarchy is None and found.slot is not None and found.boot_id == record.host_boot_id():
+        for pid, start_time in process.of_uid(FIRST_UID + found.slot):
+            process.kill_and_wait(pid, start_time, signal.SIGKILL, deadline)
+
+
+def remove_cgroup(layout: Layout, sandbox_id: str) -> None:
+    """Remove the sandbox's cgroup, and the installation's when that was its last."""
+    hierarchy = Hierarchy.find()
+    if hierarchy is None:
+        return
+    hierarchy.group(group_name(layout), sandbox_id).remove(Deadline.after(KILL_TIMEOUT_S))
+    with record.installation_lock(layout), contextlib.suppress(OSError):
+        hierarchy.group(group_name(layout)).path.rmdir()  # fails while others are in it
+
+
+def group_name(layout: Layout) -> str:
+    return f"wrenn-{layout.installation}"
