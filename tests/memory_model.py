@@ -41,7 +41,7 @@ def layers(draw, pages):
 
 
 @st.composite
-def chains(draw, max_pages=200, max_layers=12):
+def chains(draw, max_pages=120, max_layers=8):
     """The number of pages, and what each pause changed."""
     pages = draw(st.integers(1, max_pages))
     return pages, draw(st.lists(layers(pages), max_size=max_layers))
