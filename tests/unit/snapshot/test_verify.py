@@ -1,6 +1,7 @@
 """What `wrenn snapshot verify` finds: everything, by name."""
 
 import os
+import random
 
 import pytest
 
@@ -134,3 +135,21 @@ def test_sums_that_call_a_zero_page_data(tmp_path):
     )
     (problem,) = verify(snapshot.directory)
     assert str(problem) == "header: expected data in pages 0 to 255, found zeros"
+
+
+def test_any_flipped_bit_is_found_in_its_file(snapshot):
+    chance = random.Random(7)
+    for path in sorted(snapshot.directory.iterdir()):
+        if path.name.startswith("memfile"):
+            source = [other.name for other in snapshot.memfiles].index(path.name) + 1
+            page = chance.choice([p for p, s in enumerate(snapshot.header.table) if s == source])
+            at = page * PAGE_SIZE + chance.randrange(PAGE_SIZE)
+        else:
+            # The last byte of the manifest is a newline, which says nothing.
+            at = chance.randrange(path.stat().st_size - 1)
+        byte = path.read_bytes()[at : at + 1]
+        overwrite(path, bytes((byte[0] ^ 1 << chance.randrange(7),)), at)
+        problems = verify(snapshot.directory)
+        assert {problem.file.split(",")[0] for problem in problems} == {path.name}, at
+        overwrite(path, byte, at)
+    assert verify(snapshot.directory) == ()
