@@ -237,9 +237,7 @@ def start(held: ExitStack, source: Source, place: Place) -> Pager:
         made.pop_all()
     pager = Pager(child, ours, place.run_dir)
     held.callback(pager.close)
-    # Without the right to do so it serves at our own priority.
-    with contextlib.suppress(PermissionError, ProcessLookupError):
-        os.setpriority(os.PRIO_PROCESS, pager.pid, NICE)
+    hurry(pager.pid)
     return pager
 
 
@@ -274,6 +272,17 @@ def adopt(pid: int, start_time: int, run_dir: Path) -> Pager:
             raise ProcessLookupError(f"{run_dir / CONTROL_SOCKET} is not pager {pid}'s")
         held.pop_all()
     return Pager(keeper, connection, run_dir)
+
+
+def hurry(pid: int) -> None:
+    """Have it run before others, where we may; else it serves at our own priority.
+
+    Where sessions share the CPU as groups (sched(7), autogroup), nice counts within one only.
+    """
+    with contextlib.suppress(PermissionError, ProcessLookupError):
+        os.setpriority(os.PRIO_PROCESS, pid, NICE)
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{pid}/autogroup").write_text(str(NICE))
 
 
 def _describe(place: Place, inputs: dict[str, Any]) -> dict[str, Any]:

@@ -12,8 +12,39 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from wrennd.pager import abi, board
-from wrennd.pager.board import ABSENT, INSTALLED, REMOVED, TOUCHED, Board
+from wrennd.pager.abi import (
+    COPY,
+    COPY_DONE,
+    DONE,
+    EVENT_PAGEFAULT,
+    EVENT_REMOVE,
+    MESSAGE,
+    PAGE_SHIFT,
+    PAGE_SIZE,
+    PAGEFAULT_FLAG_WRITE,
+    RANGE,
+    UFFDIO_COPY,
+    UFFDIO_COPY_MODE_DONTWAKE,
+    UFFDIO_COPY_MODE_WP,
+    UFFDIO_WAKE,
+    UFFDIO_ZEROPAGE,
+    UFFDIO_ZEROPAGE_MODE_DONTWAKE,
+    ZEROPAGE,
+    ZEROPAGE_DONE,
+)
+from wrennd.pager.board import (
+    ABSENT,
+    ANSWERED,
+    DEFERRED,
+    DEFERRED_SINCE,
+    INSTALLED,
+    PREFETCHED,
+    READ,
+    REMOVALS,
+    REMOVED,
+    TOUCHED,
+    Board,
+)
 from wrennd.pager.handshake import Handshake
 from wrennd.pager.image import Image
 
@@ -21,8 +52,11 @@ WINDOW_PAGES = 64  # 256 KiB: larger ones copy no faster, and the next fault wai
 MESSAGES = 64  # read at once
 RETRY_MS = 1  # while a removal is under way; its thread must get to run
 
+_messages = MESSAGE.iter_unpack
+_pack_copy = COPY.pack_into
+_ioctl = fcntl.ioctl
 _ONE = tuple(bytes([value]) for value in range(4))
-_MANY = {value: bytes([value]) * WINDOW_PAGES for value in (INSTALLED, TOUCHED)}
+_MANY_INSTALLED = _ONE[INSTALLED] * WINDOW_PAGES
 
 
 class Fatal(Exception):
@@ -69,17 +103,18 @@ class Server:
         self._state = job.board.state
         self._counters = job.board.counters
         self._wp = job.handshake.wp_async
-        self._copy_mode = abi.UFFDIO_COPY_MODE_WP if self._wp else 0
+        self._copy_mode = UFFDIO_COPY_MODE_WP if self._wp else 0
         self._window = min(job.window, WINDOW_PAGES)
         self._wanted = wanted
         self._next_wanted = wanted.find(1)
-        self._buffer = bytearray(abi.MESSAGE.size * MESSAGES)
+        self._buffer = bytearray(MESSAGE.size * MESSAGES)
         self._messages = memoryview(self._buffer)
-        self._argument = bytearray(abi.COPY.size)
-        self._zero_argument = bytearray(abi.ZEROPAGE.size)
+        self._argument = bytearray(COPY.size)
+        self._zero_argument = bytearray(ZEROPAGE.size)
         self._zeros = job.image.zeros_address
         self._deferred: list[int] = []
-        self._is_held = False  # a removal kept us from filling; its thread must get to run
+        # How long to wait for events, in ms, before there is something else to do.
+        self._patience: int | None = None if self._next_wanted < 0 else 0
         self._windows: list[tuple[int, int]] = []
 
     def take_over(self) -> None:
@@ -88,9 +123,9 @@ class Server:
         Errors: OSError when `uffd` is no userfaultfd in use.
         """
         for address, end, *_ in self._regions:
-            fcntl.ioctl(self._uffd, abi.UFFDIO_WAKE, abi.RANGE.pack(address, end - address))
-        self._counters[board.ANSWERED] = self._counters[board.READ]
-        self._counters[board.DEFERRED] = self._counters[board.DEFERRED_SINCE] = 0
+            fcntl.ioctl(self._uffd, UFFDIO_WAKE, RANGE.pack(address, end - address))
+        self._counters[ANSWERED] = self._counters[READ]
+        self._counters[DEFERRED] = self._counters[DEFERRED_SINCE] = 0
 
     def serve(self, vmm: Sequence[int]) -> None:
         """Answer faults until one of the processes of the pidfds `vmm` has ended. Errors: Fatal."""
@@ -98,29 +133,26 @@ class Server:
         poll.register(self._uffd, select.POLLIN)
         for pidfd in vmm:
             poll.register(pidfd, select.POLLIN)
+        expected = [(self._uffd, select.POLLIN)]
         try:
             while True:
-                events = poll.poll(self._patience())
-                if not events:
+                events = poll.poll(self._patience)
+                if events == expected:
+                    self._answer(self._read())
+                    if self._windows:
+                        self._fill_windows()
+                elif not events:
                     self._idle()
-                elif events[0][0] != self._uffd or len(events) > 1:
-                    return
-                elif events[0][1] != select.POLLIN:
+                elif events[0] == (self._uffd, select.POLLERR):
                     raise Fatal("the userfaultfd can't be polled")
                 else:
-                    self._answer(self._read())
-                    self._fill_windows()
+                    return
         except _Gone:
             return
 
-    def _patience(self) -> int | None:
-        """How long to wait for events, in ms, before there is something else to do."""
-        if self._deferred or self._is_held:
-            self._is_held = False
-            return RETRY_MS
-        return None if self._next_wanted < 0 else 0
-
     def _idle(self) -> None:
+        """No event came for as long as `_patience` says; there may be something else to do."""
+        self._patience = None if self._next_wanted < 0 else 0
         if self._deferred:
             self._answer([])
             self._fill_windows()
@@ -136,23 +168,23 @@ class Server:
         except BlockingIOError:
             return []
         faults = []
-        for event, one, other, _ in abi.MESSAGE.iter_unpack(self._messages[:count]):
-            kind = event & 0xFF
-            if kind == abi.EVENT_PAGEFAULT and one <= abi.PAGEFAULT_FLAG_WRITE:
+        for event, one, other, _ in _messages(self._messages[:count]):
+            # The event is the lowest byte; with no other bit set it is a fault.
+            if event == EVENT_PAGEFAULT and one <= PAGEFAULT_FLAG_WRITE:
                 faults.append(other)
-            elif kind == abi.EVENT_REMOVE:
+            elif event & 0xFF == EVENT_REMOVE:
                 self._remove(one, other)
             else:
-                raise Fatal(f"event {kind:#x} with flags {one:#x} was not asked for")
-        self._counters[board.READ] += len(faults)
+                raise Fatal(f"event {event & 0xFF:#x} with flags {one:#x} was not asked for")
+        self._counters[READ] += len(faults)
         return faults
 
     def _remove(self, start: int, end: int) -> None:
         """These pages read as zeros from now on."""
-        self._counters[board.REMOVALS] += 1
+        self._counters[REMOVALS] += 1
         for address, region_end, shift, *_ in self._regions:
-            low = max(start, address) - shift >> abi.PAGE_SHIFT
-            high = min(end, region_end) - shift >> abi.PAGE_SHIFT
+            low = max(start, address) - shift >> PAGE_SHIFT
+            high = min(end, region_end) - shift >> PAGE_SHIFT
             if low < high:
                 self._state[low:high] = _ONE[REMOVED] * (high - low)
 
@@ -160,8 +192,9 @@ class Server:
 
     def _answer(self, faults: list[int]) -> None:
         """Answer those put off, then `faults`: each page by itself, its window later."""
-        if self._deferred:
-            faults = self._deferred + faults
+        put_off = self._deferred
+        if put_off:
+            faults = put_off + faults
             self._deferred = []
         done = 0
         try:
@@ -171,27 +204,29 @@ class Server:
         except _Busy:
             self._put_off(faults[done:])
         else:
-            if self._counters[board.DEFERRED]:
-                self._counters[board.DEFERRED] = self._counters[board.DEFERRED_SINCE] = 0
-        self._counters[board.ANSWERED] += done
+            if put_off:
+                self._counters[DEFERRED] = self._counters[DEFERRED_SINCE] = 0
+        self._counters[ANSWERED] += done
 
     def _put_off(self, faults: list[int]) -> None:
+        self._patience = RETRY_MS
         self._deferred = faults
-        self._counters[board.DEFERRED] = len(faults)
-        if not self._counters[board.DEFERRED_SINCE]:
-            self._counters[board.DEFERRED_SINCE] = time.monotonic_ns()
+        self._counters[DEFERRED] = len(faults)
+        if not self._counters[DEFERRED_SINCE]:
+            self._counters[DEFERRED_SINCE] = time.monotonic_ns()
 
     def _fault(self, address: int) -> None:
+        """Install the page, waking who waits for it; note its window."""
         _, _, shift, first, last = self._region(address)
-        page = address - shift >> abi.PAGE_SHIFT
-        at = (page << abi.PAGE_SHIFT) + shift
+        page = address - shift >> PAGE_SHIFT
+        at = (page << PAGE_SHIFT) + shift
         state = self._state[page]
         if state == ABSENT:
             try:
-                self._put(page, 1, at, TOUCHED)
+                self._put_some(page, 1, at)
             except FileExistsError:
-                self._state[page] = TOUCHED
                 self._wake(at)
+            self._state[page] = TOUCHED
             if self._window > 1:
                 low = page - page % self._window
                 self._windows.append((max(low, first), min(low + self._window, last)))
@@ -211,11 +246,11 @@ class Server:
         source = self._table[page]
         try:
             if source:
-                place = self._addresses[source] + (page << abi.PAGE_SHIFT)
-                mode = abi.UFFDIO_COPY_MODE_DONTWAKE | self._copy_mode
+                place = self._addresses[source] + (page << PAGE_SHIFT)
+                mode = UFFDIO_COPY_MODE_DONTWAKE | self._copy_mode
                 self._copy(at, place, 1, mode)
             else:
-                self._zero(at, 1, abi.UFFDIO_ZEROPAGE_MODE_DONTWAKE)
+                self._zero(at, 1, UFFDIO_ZEROPAGE_MODE_DONTWAKE)
         except FileExistsError:
             self._wake(at)
         else:
@@ -253,7 +288,7 @@ class Server:
         high = high if end < 0 else end
         high = min(high, next(last for *_, last in self._regions if low < last))
         if self._fill_quietly(low, high):
-            self._counters[board.PREFETCHED] += high - low
+            self._counters[PREFETCHED] += high - low
             self._next_wanted = high
 
     def _fill_quietly(self, low: int, high: int) -> bool:
@@ -261,7 +296,7 @@ class Server:
         try:
             self._fill(low, high)
         except _Busy:
-            self._is_held = True
+            self._patience = RETRY_MS
             return False
         return True
 
@@ -273,7 +308,7 @@ class Server:
                 return
             count = self._alike(low, high)
             try:
-                self._put(low, count, (low << abi.PAGE_SHIFT) + shift, INSTALLED)
+                self._put(low, count, (low << PAGE_SHIFT) + shift)
                 low += count
             except FileExistsError:
                 low = self._state.find(_ONE[ABSENT], low, high)
@@ -289,52 +324,55 @@ class Server:
 
     # The kernel
 
-    def _put(self, page: int, count: int, at: int, state: int) -> None:
+    def _put(self, page: int, count: int, at: int) -> None:
         """Install `count` pages of one source at the address `at`, and note them.
 
-        Errors: FileExistsError when a page is there already: the first that is still absent on the
+        Errors: FileExistsError when one is there already: the first that is still absent on the
         board. And all of `_explained`.
         """
-        source = self._table[page]
         while count:
-            if source:
-                place = self._addresses[source] + (page << abi.PAGE_SHIFT)
-                done = self._copy(at, place, count, self._copy_mode)
-            else:
-                done = self._zero(at, count, 0)
-            self._state[page : page + done] = _MANY[state][:done]
+            done = self._put_some(page, count, at)
+            self._state[page : page + done] = _MANY_INSTALLED[:done]
             page += done
             count -= done
-            at += done << abi.PAGE_SHIFT
+            at += done << PAGE_SHIFT
+
+    def _put_some(self, page: int, count: int, at: int) -> int:
+        """How many pages, from the first on, were installed; at least one."""
+        source = self._table[page]
+        if not source:
+            return self._zero(at, count, 0)
+        place = self._addresses[source] + (page << PAGE_SHIFT)
+        return self._copy(at, place, count, self._copy_mode)
 
     def _copy(self, at: int, place: int, count: int, mode: int) -> int:
         """UFFDIO_COPY; how many pages it did."""
         argument = self._argument
-        abi.COPY.pack_into(argument, 0, at, place, count << abi.PAGE_SHIFT, mode, 0)
+        _pack_copy(argument, 0, at, place, count << PAGE_SHIFT, mode, 0)
         try:
-            fcntl.ioctl(self._uffd, abi.UFFDIO_COPY, argument)
+            _ioctl(self._uffd, UFFDIO_COPY, argument)
         except OSError as error:
-            done: int = abi.DONE.unpack_from(argument, abi.COPY_DONE)[0]
+            done: int = DONE.unpack_from(argument, COPY_DONE)[0]
             if done > 0:
-                return done >> abi.PAGE_SHIFT
+                return done >> PAGE_SHIFT
             raise _explained(error, f"UFFDIO_COPY to {at:#x}") from error
         return count
 
     def _zero(self, at: int, count: int, mode: int) -> int:
         """UFFDIO_ZEROPAGE; how many pages it did."""
         argument = self._zero_argument
-        abi.ZEROPAGE.pack_into(argument, 0, at, count << abi.PAGE_SHIFT, mode, 0)
+        ZEROPAGE.pack_into(argument, 0, at, count << PAGE_SHIFT, mode, 0)
         try:
-            fcntl.ioctl(self._uffd, abi.UFFDIO_ZEROPAGE, argument)
+            fcntl.ioctl(self._uffd, UFFDIO_ZEROPAGE, argument)
         except OSError as error:
-            done: int = abi.DONE.unpack_from(argument, abi.ZEROPAGE_DONE)[0]
+            done: int = DONE.unpack_from(argument, ZEROPAGE_DONE)[0]
             if done > 0:
-                return done >> abi.PAGE_SHIFT
+                return done >> PAGE_SHIFT
             raise _explained(error, f"UFFDIO_ZEROPAGE at {at:#x}") from error
         return count
 
     def _wake(self, at: int) -> None:
-        fcntl.ioctl(self._uffd, abi.UFFDIO_WAKE, abi.RANGE.pack(at, abi.PAGE_SIZE))
+        fcntl.ioctl(self._uffd, UFFDIO_WAKE, RANGE.pack(at, PAGE_SIZE))
 
 
 def _explained(error: OSError, what: str) -> Exception:
