@@ -15,7 +15,12 @@ BINDIR ?= /usr/local/bin
 HOST_PACKAGES := python3-venv gcc libc6-dev qemu-system-x86 nftables mmdebstrap e2fsprogs
 TEST_PACKAGES := iproute2 busybox-static shellcheck xfsprogs procps util-linux mount tmux curl
 
-.PHONY: help run test test-all check bench bench-envd fresh install proto clean packages test-packages
+# For the lab host: a binary to test besides, and pytest's arguments.
+FIRECRACKER ?=
+LAB_ARGS ?=
+LAB_FIRECRACKER = $(if $(FIRECRACKER),--firecracker "$(FIRECRACKER)")
+
+.PHONY: help run test test-all lab lab-shell check bench bench-envd fresh install proto clean packages test-packages
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-11s %s\n' "$$name" "$$text"; done
@@ -28,6 +33,12 @@ test: $(VENV)/.dev test-packages ## Run the tests (at most 30 minutes)
 
 test-all: $(VENV)/.dev test-packages ## Run the tests, the long ones too
 	@$(VENV)/bin/python -m pytest
+
+lab: $(VENV)/.dev test-packages ## Run tests in the lab host (LAB_ARGS="-k dm", FIRECRACKER=FILE)
+	@PYTHONPATH=tests $(VENV)/bin/python -m lab_host run $(LAB_FIRECRACKER) -- $(LAB_ARGS)
+
+lab-shell: $(VENV)/.dev test-packages ## A shell in the lab host (docs/lab.md)
+	@PYTHONPATH=tests $(VENV)/bin/python -m lab_host shell $(LAB_FIRECRACKER)
 
 check: $(VENV)/.dev test-packages ## Format, lint, types, unit tests
 	@$(VENV)/bin/ruff format --check src tests

@@ -13,7 +13,12 @@ pytest_plugins = ["tiers"]
 
 settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
 settings.register_profile("local", deadline=None)
-settings.load_profile("ci" if os.environ.get("CI") else "local")
+# Inside the lab host everything takes ten times as long.
+settings.register_profile(
+    "lab", derandomize=True, deadline=None, print_blob=True, max_examples=5, stateful_step_count=12
+)
+IS_LAB = bool(os.environ.get("WRENN_LAB"))
+settings.load_profile("lab" if IS_LAB else "ci" if os.environ.get("CI") else "local")
 
 
 # A shell makes its background jobs ignore it, and what they start inherits that.
@@ -27,7 +32,7 @@ def _leaves_nothing(request):
     directory = request.path.relative_to(Path(__file__).parent).parts[0]
     # What tests of a shared world start belongs to that, which has a check of its own at its end;
     # so does what contract tests start in a server that they share.
-    if directory in ("root", "vm", "e2e") and "shared_world" not in request.fixturenames:
+    if directory in ("root", "vm", "e2e", "lab") and "shared_world" not in request.fixturenames:
         request.getfixturevalue("leak_check")
 
 

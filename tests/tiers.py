@@ -1,16 +1,19 @@
 """Tiers and shards: how long each tier took beside its budget, and which long tests run today.
 
 A pytest plugin (loaded by conftest.py). A test's tier is its directory below tests/, but for
-contract tests, which start the real thing: vm when that boots guests, else root. `--shard I/N`
-keeps every Nth of the long tests, beginning with the Ith (from 0), by name.
+contract tests, which start the real thing: vm when that boots guests, else root. Those in lab/ run
+only inside the lab host, which lab_host/ boots. `--shard I/N` keeps every Nth of the long tests,
+beginning with the Ith (from 0), by name.
 """
 
+import os
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 TESTS = Path(__file__).parent
+IS_LAB = bool(os.environ.get("WRENN_LAB"))  # set by lab_host/inside/init.sh
 # Minutes on two cores (DESIGN.md section 8). Printed, not enforced: machines are noisy.
 BUDGET_MIN = {"unit": 1, "root": 4, "vm": 10, "lab": 10, "e2e": 5}
 SECONDS: Counter = Counter()  # of this session
@@ -20,11 +23,23 @@ def pytest_addoption(parser):
     parser.addoption("--shard", metavar="I/N", help="run only part I of N of the long tests")
 
 
+def pytest_ignore_collect(collection_path):
+    """Inside the lab, importing what has no test for it would take minutes."""
+    is_foreign = collection_path.name.startswith("test_") and collection_path.parent.name != "lab"
+    if IS_LAB and is_foreign and "mark.lab" not in collection_path.read_text():
+        return True
+    return None
+
+
 def tier_of(item):
-    directory = item.path.relative_to(TESTS).parts[0]
+    directory = directory_of(item)
     if directory != "contract":
-        return directory
+        return "lab" if directory == "lab_host" else directory
     return "vm" if item.get_closest_marker("vm") else "root"
+
+
+def directory_of(item):
+    return item.path.relative_to(TESTS).parts[0]
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -34,12 +49,21 @@ def pytest_collection_modifyitems(config, items):
         item.user_properties.append(("tier", tier))
         if tier in ("root", "vm", "e2e"):
             item.add_marker(getattr(pytest.mark, tier))
+        if directory_of(item) == "lab":
+            item.add_marker(pytest.mark.lab)
+    if not IS_LAB:
+        keep(config, items, [item for item in items if directory_of(item) != "lab"])
     if shard := config.getoption("--shard"):
         part, count = (int(number) for number in shard.split("/"))
         long = [item for item in items if item.get_closest_marker("long")]
         kept = sorted(long, key=lambda item: item.nodeid)[part::count]
-        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
-        items[:] = kept
+        keep(config, items, kept)
+
+
+def keep(config, items, kept):
+    gone = set(items) - set(kept)
+    config.hook.pytest_deselected(items=[item for item in items if item in gone])
+    items[:] = kept
 
 
 def pytest_runtest_logreport(report):
