@@ -26,22 +26,19 @@ MESSAGE = struct.Struct("=QQQQ")
 class PageHandler:
     """Listens at `path` from the start; closed, it lets go of every descriptor.
 
-    heeds_wp: whether it knows the key `wp_async`. serves: whether it answers faults at all.
+    heeds_wp: whether it knows the key `wp_async`.
     """
 
-    def __init__(
-        self, path: Path, image: bytes, *, heeds_wp: bool = True, serves: bool = True
-    ) -> None:
-        self.path, self.image = path, image
-        self._heeds_wp, self._serves = heeds_wp, serves
+    def __init__(self, path: Path, image: bytes, *, heeds_wp: bool = True) -> None:
+        self.path, self.image, self._heeds_wp = path, image, heeds_wp
         self.message = b""
         self.fds: list[int] = []
         self.peer_pid = 0
-        self.served: list[int] = []
+        self.served: list[int] = []  # offsets
         self.removed: set[int] = set()
         self.is_over = threading.Event()  # the VMM is gone
-        self.error: BaseException | None = None
-        self._listener = socket.socket(socket.AF_UNIX)
+        self._error: BaseException | None = None
+        self._connection = self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(os.fspath(path))
         self._listener.listen()
         self._end, self._ended = os.pipe()
@@ -52,59 +49,73 @@ class PageHandler:
         return json.loads(self.message)
 
     @property
-    def faults(self) -> int:
+    def _faults(self) -> int:
         return self.fds[0]
 
-    def wake_all(self) -> None:
-        """Have every fault that is not answered sent again."""
+    def stop(self) -> None:
+        """No fault is answered from now on."""
+        os.write(self._ended, b".")
+        self._thread.join()
+
+    def swallow(self) -> bool:
+        """Read faults and forget them, as a handler that is killed does; whether there were any."""
+        found = select.select([self._faults], [], [], 30)[0]
+        return bool(found) and len(os.read(self._faults, MESSAGE.size * 64)) > 0
+
+    def go_on(self) -> None:
+        """Serve again; every fault that was not answered is sent again."""
+        os.read(self._end, 1)
         for mapping in self.mappings:
             where = struct.pack("=QQ", mapping["base_host_virt_addr"], mapping["size"])
-            fcntl.ioctl(self.faults, UFFDIO_WAKE, where)
+            fcntl.ioctl(self._faults, UFFDIO_WAKE, where)
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
 
     def __enter__(self) -> Self:
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.write(self._ended, b".")
-        self._thread.join()
+        if self._thread.is_alive():
+            self.stop()
         for fd in (self._end, self._ended, *self.fds):
             os.close(fd)
+        self._connection.close()
         self._listener.close()
-        if self.error is not None:
-            raise self.error
+        if self._error is not None:
+            raise self._error
 
     def _run(self) -> None:
         try:
-            if not select.select([self._listener], [], [], 0)[0] and not self._waits_for(
-                self._listener.fileno()
-            ):
-                return
-            connection, _ = self._listener.accept()
-            with connection:
-                credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-                self.peer_pid = struct.unpack("=iII", credentials)[0]
-                self.message, self.fds, _, _ = socket.recv_fds(connection, 65536, 8)
-                while self._turn(connection):
-                    pass
-        except BaseException as error:  # noqa: BLE001 - told by whoever closes it
-            self.error = error
+            if not self.fds:
+                if not self._waits_for(self._listener.fileno()):
+                    return
+                self._greet()
+            while self._turn():
+                pass
+        except BaseException as error:  # noqa: BLE001 - raised by whoever closes it
+            self._error = error
+
+    def _greet(self) -> None:
+        self._connection, _ = self._listener.accept()
+        credentials = self._connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        self.peer_pid = struct.unpack("=iII", credentials)[0]
+        self.message, self.fds, _, _ = socket.recv_fds(self._connection, 65536, 8)
 
     def _waits_for(self, *fds: int) -> list[int]:
         """Those that are readable; none when it is to end."""
         found = select.select([self._end, *fds], [], [])[0]
         return [] if self._end in found else found
 
-    def _turn(self, connection: socket.socket) -> bool:
-        found = self._waits_for(connection.fileno(), *(self.fds if self._serves else ()))
-        if not found:
-            return False
-        if connection.fileno() in found and connection.recv(1) == b"":
+    def _turn(self) -> bool:
+        connection = self._connection.fileno()
+        found = self._waits_for(connection, self._faults)
+        if connection in found and self._connection.recv(1) == b"":
             self.is_over.set()
             return False
-        if self._serves and self.faults in found:
+        if found:
             self._serve()
-        return True
+        return bool(found)
 
     def _serve(self) -> None:
         """Removals first: a fault may come before the removal that led to it."""
@@ -119,7 +130,7 @@ class PageHandler:
 
     def _drain(self, pending: list[int]) -> None:
         try:
-            data = os.read(self.faults, MESSAGE.size * 64)
+            data = os.read(self._faults, MESSAGE.size * 64)
         except BlockingIOError:
             return
         for event, first, second, _ in MESSAGE.iter_unpack(data):
@@ -147,16 +158,18 @@ class PageHandler:
         address = self._address(offset)
         try:
             if offset in self.removed:
-                fcntl.ioctl(self.faults, UFFDIO_ZEROPAGE, struct.pack("=QQQq", address, PAGE, 0, 0))
+                fcntl.ioctl(
+                    self._faults, UFFDIO_ZEROPAGE, struct.pack("=QQQq", address, PAGE, 0, 0)
+                )
             else:
                 page = ctypes.create_string_buffer(self.image[offset : offset + PAGE], PAGE)
                 asked = self._heeds_wp and self.mappings[0].get("wp_async", False)
                 mode = MODE_WP if asked else 0
                 request = (address, ctypes.addressof(page), PAGE, mode, 0)
-                fcntl.ioctl(self.faults, UFFDIO_COPY, struct.pack("=QQQQq", *request))
+                fcntl.ioctl(self._faults, UFFDIO_COPY, struct.pack("=QQQQq", *request))
             self.served.append(offset)
         except OSError as error:
             if error.errno == errno.EEXIST:
-                fcntl.ioctl(self.faults, UFFDIO_WAKE, struct.pack("=QQ", address, PAGE))
+                fcntl.ioctl(self._faults, UFFDIO_WAKE, struct.pack("=QQ", address, PAGE))
             elif error.errno != errno.ESRCH:
                 raise

@@ -80,29 +80,31 @@ def boot_source(kernel, initrd: Path, mode: str) -> dict[str, str]:
 
 
 class ToldGuest:
-    """A guest that runs commands. Its first drive, /dev/vda, and its console are taken."""
+    """A guest that runs commands. Its first drive, /dev/vda, and its console are taken.
 
-    def __init__(self, server: Server) -> None:
+    drive, number: of one that goes on from where another was: its drive, and its last order.
+    """
+
+    def __init__(self, server: Server, *, drive: Path | None = None, number: int = 0) -> None:
         self.server = server
-        self._number = 0
-        self._drive = server.directory / "told.img"
-        self._console = server.directory / "console.log"
+        self.number = number
+        self.drive = drive or server.directory / "told.img"
+        self.console = server.directory / "console.log"
 
     @classmethod
     def restored(cls, guest: Self, server: Server) -> Self:
         """The same guest in another server, which prints to its standard output."""
-        made = cls(server)
-        made._number, made._drive = guest._number, guest._drive
-        made._console = server.output
+        made = cls(server, drive=guest.drive, number=guest.number)
+        made.console = server.output
         return made
 
     def configure(self, kernel, initrd: Path) -> None:
         """Before any other drive is named."""
-        self._drive.write_bytes(b"0\n" + b"\n" * (BLOCK - 2))
-        drive = {"drive_id": "told", "is_root_device": False, "path_on_host": str(self._drive)}
+        self.drive.write_bytes(b"0\n" + b"\n" * (BLOCK - 2))
+        drive = {"drive_id": "told", "is_root_device": False, "path_on_host": str(self.drive)}
         self.server.done("PUT", "/drives/told", drive)
         self.server.done("PUT", "/boot-source", boot_source(kernel, initrd, "told"))
-        self.server.done("PUT", "/serial", {"serial_out_path": str(self._console)})
+        self.server.done("PUT", "/serial", {"serial_out_path": str(self.console)})
 
     def start(self) -> None:
         self.server.done("PUT", "/actions", {"action_type": "InstanceStart"})
@@ -111,21 +113,23 @@ class ToldGuest:
     def wait_for(self, words: str, timeout_s: float = BOOT_S) -> None:
         def is_there() -> bool:
             assert self.server.process.exit_code is None, self.server.text()
-            return self._console.exists() and words in self.text()
+            return self.console.exists() and words in self.text()
 
         wait_until(is_there, f"{words!r} on the console", timeout_s)
 
     def text(self) -> str:
-        return self._console.read_text(errors="replace").replace("\r\n", "\n")
+        """The lines of its console that are complete."""
+        lines = self.console.read_text(errors="replace").replace("\r\n", "\n")
+        return lines[: lines.rfind("\n") + 1]
 
     def tell(self, commands: str) -> int:
         """Have `commands` run; returns the number under which they print."""
-        self._number += 1
-        data = f"{self._number}\n{commands}\n{self._number}\n".encode()
+        self.number += 1
+        data = f"{self.number}\n{commands}\n{self.number}\n".encode()
         assert len(data) <= BLOCK
-        with self._drive.open("r+b") as drive:
+        with self.drive.open("r+b") as drive:
             drive.write(data + b"\n" * (BLOCK - len(data)))
-        return self._number
+        return self.number
 
     def run(self, commands: str, timeout_s: float = BOOT_S) -> str:
         """What `commands` print."""

@@ -90,10 +90,13 @@ class Client:
         self._buffer += data
 
     def request(self, method: str, path: str, body: Any = None) -> Response:
+        self.ask(method, path, body)
+        return self.receive()
+
+    def ask(self, method: str, path: str, body: Any = None) -> None:
         data = b"" if body is None else body if isinstance(body, bytes) else _json(body)
         length = f"Content-Length: {len(data)}\r\n" if data else ""
         self.send(f"{method} {path} HTTP/1.1\r\n{length}\r\n".encode() + data)
-        return self.receive()
 
     def is_closed_by_server(self) -> bool:
         """Wait for the end of the connection; False when something else comes."""
@@ -113,15 +116,21 @@ class Client:
 
 
 class Server:
-    """A running VMM. stdout and stderr go to `output` unless `stdout` is given."""
+    """A running VMM. stdout and stderr go to `output` unless `stdout` is given. `wrapper`: a
+    command that becomes the VMM."""
 
     def __init__(
-        self, directory: Path, *extra: str, stdout: int | None = None, api: bool = True
+        self,
+        directory: Path,
+        *extra: str,
+        stdout: int | None = None,
+        api: bool = True,
+        wrapper: tuple[str, ...] = (),
     ) -> None:
         self.directory = directory
         self.socket_path = directory / "api.sock"
         self.output = directory / "output.log"
-        command = [*program(), "--id", "test-vm", *extra]
+        command = [*wrapper, *program(), "--id", "test-vm", *extra]
         if api:
             command += ["--api-sock", os.fspath(self.socket_path)]
         with self.output.open("ab") as out:

@@ -60,7 +60,7 @@ def load(
             )
         if wanted.clock_realtime and host.accel is Accel.KVM:
             raise Fault(f"{_FAILED}clock_realtime is not supported by the QEMU-based VMM.")
-        machine = _machine(config, track_dirty_pages=wanted.track_dirty_pages)
+        machine = _machine(config, track_dirty_pages=wanted.is_tracked)
         for resource in (machine, *config.drives, *interfaces, *_others(config)):
             _restore(resource, configure)
         configuration.restore(config.boot_source, description.macs)

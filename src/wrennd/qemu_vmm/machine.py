@@ -258,6 +258,9 @@ def _balloon(balloon: Balloon) -> list[str]:
         **{
             "deflate-on-oom": balloon.deflate_on_oom,
             "free-page-reporting": balloon.free_page_reporting,
+            # With it, guests that clear what they free would rely on zeros in pages that they
+            # reported; in a snapshot such a page may still be what it was.
+            "page-poison": False,
             **statistics,
         },
     )

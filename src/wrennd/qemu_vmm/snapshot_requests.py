@@ -66,6 +66,10 @@ class SnapshotLoad:
         return ""
 
     @property
+    def is_tracked(self) -> bool:
+        return self.track_dirty_pages or self.enable_diff_snapshots
+
+    @property
     def is_deprecated(self) -> bool:
         return self.mem_file_path is not None or self.enable_diff_snapshots
 

@@ -138,6 +138,7 @@ def test_the_balloon_moves_nobody():
         "bus": "virtio-mmio-bus.1",
         "deflate-on-oom": True,
         "free-page-reporting": False,
+        "page-poison": False,
         "guest-stats-polling-interval": 3,
     }
     without = devices(replace(MACHINE, balloon=Balloon(amount_mib=0, deflate_on_oom=False)))[-1]
