@@ -20,7 +20,7 @@ FIRECRACKER ?=
 LAB_ARGS ?=
 LAB_FIRECRACKER = $(if $(FIRECRACKER),--firecracker "$(FIRECRACKER)")
 
-.PHONY: help run test test-all lab lab-shell check bench bench-envd fresh install proto clean packages test-packages
+.PHONY: help run test test-all lab lab-shell check bench bench-envd bench-pager fresh install proto clean packages test-packages
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-11s %s\n' "$$name" "$$text"; done
@@ -51,6 +51,9 @@ bench: $(VENV)/.dev test-packages ## Measure boot and exec, beside a bare QEMU
 
 bench-envd: $(VENV)/.dev test-packages ## Measure the guest agent inside a guest (minutes)
 	@$(VENV)/bin/python tests/bench/envd.py
+
+bench-pager: $(VENV)/.dev test-packages ## Measure the pager beside one in C
+	@$(VENV)/bin/python tests/bench/pager.py
 
 fresh: $(VENV)/.dev test-packages ## Prove `make run` and `make test` in a fresh Debian 12
 	@$(VENV)/bin/python tests/bench/fresh.py

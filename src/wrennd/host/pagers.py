@@ -28,6 +28,7 @@ from wrennd.vmm.program import interpreter
 UFFD_SOCKET, CONTROL_SOCKET, LOG = "uffd.sock", "pager.sock", "pager.log"
 WINDOW_PAGES = 64
 HANDSHAKE_TIMEOUT_S = 10.0
+STALLED_AFTER_S = 30.0  # far beyond any disk's answer: each time a worker is replaced counts
 ANSWER_TIMEOUT_S = 10.0  # the keeper does nothing else, but a busy host may keep it waiting
 END_TIMEOUT_S = 5.0
 NICE = -20  # a guest waits for it; real-time classes were slower where measured
@@ -61,6 +62,7 @@ class Place:
     has_balloon: bool
     window_pages: int = WINDOW_PAGES
     handshake_timeout_s: float = HANDSHAKE_TIMEOUT_S
+    stalled_after_s: float = STALLED_AFTER_S
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,6 +228,7 @@ def start(held: ExitStack, source: Source, place: Place) -> Pager:
             "window": place.window_pages,
             "has_balloon": place.has_balloon,
             "handshake_timeout_s": place.handshake_timeout_s,
+            "stalled_after_s": place.stalled_after_s,
         }
         log = _log(opened, place.run_dir / LOG)
         made.callback((place.run_dir / LOG).unlink, missing_ok=True)

@@ -18,7 +18,7 @@ def main(inputs: Mapping[str, Any]) -> int:
     """Serve one VM until it is gone. `inputs`: descriptors by number, and options.
 
     uffd_socket, control_socket, starter, header, memfiles, touched (-1 for none); window,
-    has_balloon, handshake_timeout_s.
+    has_balloon, handshake_timeout_s, stalled_after_s.
     """
     uffd_socket, control_socket, starter = (
         socket.socket(fileno=inputs[name]) for name in ("uffd_socket", "control_socket", "starter")
@@ -33,6 +33,7 @@ def main(inputs: Mapping[str, Any]) -> int:
         window=inputs["window"],
         has_balloon=inputs["has_balloon"],
         handshake_timeout_s=inputs["handshake_timeout_s"],
+        stalled_after_s=inputs["stalled_after_s"],
         recorded=_recorded(inputs["touched"], image.pages),
     )
     keeper = Keeper(

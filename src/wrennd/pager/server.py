@@ -4,8 +4,6 @@
 VMM breaks the rules: whoever called it kills the VMM then, and only then ends.
 """
 
-import errno
-import fcntl
 import os
 import select
 import time
@@ -13,24 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from wrennd.pager.abi import (
-    COPY,
-    COPY_DONE,
-    DONE,
     EVENT_PAGEFAULT,
     EVENT_REMOVE,
     MESSAGE,
     PAGE_SHIFT,
-    PAGE_SIZE,
     PAGEFAULT_FLAG_WRITE,
-    RANGE,
-    UFFDIO_COPY,
     UFFDIO_COPY_MODE_DONTWAKE,
     UFFDIO_COPY_MODE_WP,
-    UFFDIO_WAKE,
-    UFFDIO_ZEROPAGE,
     UFFDIO_ZEROPAGE_MODE_DONTWAKE,
-    ZEROPAGE,
-    ZEROPAGE_DONE,
 )
 from wrennd.pager.board import (
     ABSENT,
@@ -47,32 +35,15 @@ from wrennd.pager.board import (
 )
 from wrennd.pager.handshake import Handshake
 from wrennd.pager.image import Image
+from wrennd.pager.uffd import Busy, Fatal, Gone, Uffd
 
 WINDOW_PAGES = 64  # 256 KiB: larger ones copy no faster, and the next fault waits longer for them
 MESSAGES = 64  # read at once
 RETRY_MS = 1  # while a removal is under way; its thread must get to run
 
 _messages = MESSAGE.iter_unpack
-_pack_copy = COPY.pack_into
-_ioctl = fcntl.ioctl
 _ONE = tuple(bytes([value]) for value in range(4))
 _MANY_INSTALLED = _ONE[INSTALLED] * WINDOW_PAGES
-
-
-class Fatal(Exception):
-    """The guest can't go on without seeing memory that is not its own."""
-
-
-class Unreadable(Fatal):
-    """A page of the snapshot can't be read: its file lost its end, or its disk fails."""
-
-
-class _Busy(Exception):
-    """A removal is under way; nothing can be installed before its event is read."""
-
-
-class _Gone(Exception):
-    """The VMM's memory does not exist any more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +65,7 @@ class Server:
 
     def __init__(self, job: Job, wanted: bytes = b"") -> None:
         self._uffd = job.uffd
+        self._memory = Uffd(job.uffd)
         # (address, end, shift, first page, page behind the last)
         self._regions = tuple(
             (r.address, r.end, r.shift, r.first, r.first + r.pages) for r in job.handshake.regions
@@ -109,8 +81,6 @@ class Server:
         self._next_wanted = wanted.find(1)
         self._buffer = bytearray(MESSAGE.size * MESSAGES)
         self._messages = memoryview(self._buffer)
-        self._argument = bytearray(COPY.size)
-        self._zero_argument = bytearray(ZEROPAGE.size)
         self._zeros = job.image.zeros_address
         self._deferred: list[int] = []
         # How long to wait for events, in ms, before there is something else to do.
@@ -123,7 +93,7 @@ class Server:
         Errors: OSError when `uffd` is no userfaultfd in use.
         """
         for address, end, *_ in self._regions:
-            fcntl.ioctl(self._uffd, UFFDIO_WAKE, RANGE.pack(address, end - address))
+            self._memory.wake(address, end - address)
         self._counters[ANSWERED] = self._counters[READ]
         self._counters[DEFERRED] = self._counters[DEFERRED_SINCE] = 0
 
@@ -147,7 +117,7 @@ class Server:
                     raise Fatal("the userfaultfd can't be polled")
                 else:
                     return
-        except _Gone:
+        except Gone:
             return
 
     def _idle(self) -> None:
@@ -201,7 +171,7 @@ class Server:
             for address in faults:
                 self._fault(address)
                 done += 1
-        except _Busy:
+        except Busy:
             self._put_off(faults[done:])
         else:
             if put_off:
@@ -225,7 +195,7 @@ class Server:
             try:
                 self._put_some(page, 1, at)
             except FileExistsError:
-                self._wake(at)
+                self._memory.wake(at)
             self._state[page] = TOUCHED
             if self._window > 1:
                 low = page - page % self._window
@@ -248,11 +218,11 @@ class Server:
             if source:
                 place = self._addresses[source] + (page << PAGE_SHIFT)
                 mode = UFFDIO_COPY_MODE_DONTWAKE | self._copy_mode
-                self._copy(at, place, 1, mode)
+                self._memory.copy(at, place, 1, mode)
             else:
-                self._zero(at, 1, UFFDIO_ZEROPAGE_MODE_DONTWAKE)
+                self._memory.zero(at, 1, UFFDIO_ZEROPAGE_MODE_DONTWAKE)
         except FileExistsError:
-            self._wake(at)
+            self._memory.wake(at)
         else:
             raise Fatal(f"page {page} was installed, and is gone without notice")
 
@@ -261,11 +231,11 @@ class Server:
         something there, the zeros must count as written: the next snapshot inherits else."""
         try:
             if self._wp and self._table[page]:
-                self._copy(at, self._zeros, 1, 0)
+                self._memory.copy(at, self._zeros, 1, 0)
             else:
-                self._zero(at, 1, 0)
+                self._memory.zero(at, 1, 0)
         except FileExistsError:
-            self._wake(at)
+            self._memory.wake(at)
 
     # Filling
 
@@ -295,7 +265,7 @@ class Server:
         """Install what is absent of [low, high), in one region. False when a removal came first."""
         try:
             self._fill(low, high)
-        except _Busy:
+        except Busy:
             self._patience = RETRY_MS
             return False
         return True
@@ -341,48 +311,6 @@ class Server:
         """How many pages, from the first on, were installed; at least one."""
         source = self._table[page]
         if not source:
-            return self._zero(at, count, 0)
+            return self._memory.zero(at, count, 0)
         place = self._addresses[source] + (page << PAGE_SHIFT)
-        return self._copy(at, place, count, self._copy_mode)
-
-    def _copy(self, at: int, place: int, count: int, mode: int) -> int:
-        """UFFDIO_COPY; how many pages it did."""
-        argument = self._argument
-        _pack_copy(argument, 0, at, place, count << PAGE_SHIFT, mode, 0)
-        try:
-            _ioctl(self._uffd, UFFDIO_COPY, argument)
-        except OSError as error:
-            done: int = DONE.unpack_from(argument, COPY_DONE)[0]
-            if done > 0:
-                return done >> PAGE_SHIFT
-            raise _explained(error, f"UFFDIO_COPY to {at:#x}") from error
-        return count
-
-    def _zero(self, at: int, count: int, mode: int) -> int:
-        """UFFDIO_ZEROPAGE; how many pages it did."""
-        argument = self._zero_argument
-        ZEROPAGE.pack_into(argument, 0, at, count << PAGE_SHIFT, mode, 0)
-        try:
-            fcntl.ioctl(self._uffd, UFFDIO_ZEROPAGE, argument)
-        except OSError as error:
-            done: int = DONE.unpack_from(argument, ZEROPAGE_DONE)[0]
-            if done > 0:
-                return done >> PAGE_SHIFT
-            raise _explained(error, f"UFFDIO_ZEROPAGE at {at:#x}") from error
-        return count
-
-    def _wake(self, at: int) -> None:
-        fcntl.ioctl(self._uffd, UFFDIO_WAKE, RANGE.pack(at, PAGE_SIZE))
-
-
-def _explained(error: OSError, what: str) -> Exception:
-    """What the kernel's refusal means; docs/memory.md has the table."""
-    if error.errno == errno.EEXIST:
-        return error
-    if error.errno == errno.EAGAIN:
-        return _Busy()
-    if error.errno == errno.ESRCH:
-        return _Gone()
-    if error.errno == errno.EFAULT:
-        return Unreadable(f"{what}: a page of the snapshot can't be read")
-    return Fatal(f"{what}: {error.strerror}")
+        return self._memory.copy(at, place, count, self._copy_mode)

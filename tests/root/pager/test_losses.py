@@ -81,6 +81,43 @@ def test_a_replaced_worker_answers_what_the_lost_one_had_read(served):
     assert pager.stats().restarts == 1
 
 
+def test_a_stuck_worker_is_replaced(program, run_dir, snapshot):
+    """Stopped where it has read a fault and not answered it, and none of us ends it."""
+    with (
+        pagers.serve(
+            snapshot.source(), place(run_dir, window_pages=1, stalled_after_s=0.5)
+        ) as pager,
+        Guest(program, run_dir, snapshot.image, [PAGES]) as guest,
+    ):
+        assert guest.hear() == "greeted"
+        guest.say("stress 4 60000 9 0")
+        stop_with_a_fault(pager)
+        assert guest.hear() == "ok"
+        assert pager.stats().restarts >= 1
+        assert "got nothing done" in pager.describe_end()
+
+
+def stop_with_a_fault(pager):
+    """Stop the worker in the middle of answering: it may take some tries."""
+
+    def is_stopped_there():
+        worker = pager.stats().worker
+        os.kill(worker, signal.SIGSTOP)
+        until(lambda: state_of(worker) == "T", "its stop")
+        stats = pager.stats()
+        if stats.faults_read > stats.faults_answered:
+            return True
+        os.kill(worker, signal.SIGCONT)
+        return False
+
+    until(is_stopped_there, "a stop within an answer")
+
+
+def state_of(pid):
+    stat = Path(f"/proc/{pid}/stat").read_text()
+    return stat[stat.rindex(")") + 2]
+
+
 @pytest.mark.parametrize("has_balloon", [True, False])
 def test_with_a_balloon_a_lost_worker_ends_the_vmm(program, run_dir, snapshot, has_balloon):
     """Also when we were told of none, and a removal came all the same."""
