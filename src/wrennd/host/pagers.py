@@ -22,6 +22,7 @@ from wrennd.linux import confined, process
 from wrennd.linux.process import Adopted, Process
 from wrennd.pager import control
 from wrennd.pager.keeper import BROKEN
+from wrennd.snapshot.reader import Snapshot
 from wrennd.vmm import console
 from wrennd.vmm.program import interpreter
 
@@ -44,6 +45,14 @@ class Source:
     header: bytes
     memfiles: tuple[Path, ...]
     touched: Path | None = None
+
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> Self:
+        return cls(
+            header=snapshot.header.encode(),
+            memfiles=snapshot.memfiles,
+            touched=snapshot.touched,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
