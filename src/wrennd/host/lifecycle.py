@@ -49,16 +49,24 @@ PARTING = ("freed", "paused", "dropped", "collapsed")
 class Lifecycle:
     """What is done to one sandbox that is kept, by the holder of its lock.
 
-    `step` is told the name of each step when it is done.
+    `step` is told the name of each step when it is done. max_incremental: with how many
+    incremental generations a chain is left as it is.
     """
 
     def __init__(
-        self, layout: Layout, network: Network, journal: Journal, step: Step = no_step
+        self,
+        layout: Layout,
+        network: Network,
+        journal: Journal,
+        step: Step = no_step,
+        *,
+        max_incremental: int = collapse.MAX_INCREMENTAL,
     ) -> None:
         self._layout = layout
         self._network = network
         self._journal = journal
         self._step = step
+        self._max_incremental = max_incremental
 
     def pause(self, timings: Timings) -> None:
         """Errors: WrongState, GuestFailed, NoCapacity, VmmFailed: the sandbox goes on."""
@@ -227,7 +235,7 @@ class Lifecycle:
         """Merge a chain that became too long. When that fails it is as good as before."""
         journal = self._journal
         long = open_snapshot(journal.paths.generation(journal.record.generation))
-        if not collapse.is_due(long.manifest):
+        if not collapse.is_due(long.manifest, self._max_incremental):
             return
         number = next_number(journal)
         try:

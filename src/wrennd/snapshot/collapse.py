@@ -16,9 +16,9 @@ from wrennd.snapshot.writer import Writeback
 MAX_INCREMENTAL = 10
 
 
-def is_due(manifest: Manifest) -> bool:
+def is_due(manifest: Manifest, max_incremental: int = MAX_INCREMENTAL) -> bool:
     """Whether there are more incremental generations behind the full one than may be."""
-    return len(manifest.generations) > 1 + MAX_INCREMENTAL
+    return len(manifest.generations) > 1 + max_incremental
 
 
 def collapse(snapshot: Snapshot, directory: Path) -> Snapshot:
