@@ -203,9 +203,6 @@ class Making:
         return group
 
     def _pager(self, snapshot: Snapshot, group: Cgroup | None) -> Pager:
-        source = pagers.Source(
-            header=snapshot.header.encode(), memfiles=snapshot.memfiles, touched=snapshot.touched
-        )
         place = pagers.Place(
             run_dir=self.journal.paths.run,
             uid=self._slot.uid,
@@ -214,7 +211,7 @@ class Making:
             has_balloon=False,
             handshake_timeout_s=HANDSHAKE_TIMEOUT_S,
         )
-        pager = pagers.start(self.held, source, place)
+        pager = pagers.start(self.held, pagers.Source.of(snapshot), place)
         self.journal.update(pager_pid=pager.pid, pager_start_time=pager.start_time)
         self.step("pager")
         return pager

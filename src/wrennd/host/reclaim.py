@@ -31,7 +31,7 @@ def reclaim(layout: Layout, network: Network) -> list[str]:
     One that can't be settled is logged and left for the next time: it must not keep others from
     being made.
     """
-    on_host = leftovers.find(network) | _cgroups(layout) | _ids_in(layout.run_dir)
+    on_host = on_this_host(layout, network)
     done = []
     for found in sorted(on_host | ids(layout)):
         try:
@@ -42,6 +42,11 @@ def reclaim(layout: Layout, network: Network) -> list[str]:
     if done:
         leftovers.sweep(network)
     return done
+
+
+def on_this_host(layout: Layout, network: Network) -> set[str]:
+    """The ids of sandboxes that have anything beside their directory."""
+    return {*leftovers.find(network), *_cgroups(layout), *_ids_in(layout.run_dir)}
 
 
 def ids(layout: Layout) -> set[str]:
@@ -76,8 +81,7 @@ def reclaim_one(
 
 
 def _is_there(layout: Layout, network: Network, sandbox_id: str) -> bool:
-    in_files = ids(layout) | _ids_in(layout.run_dir) | _cgroups(layout)
-    return sandbox_id in in_files or sandbox_id in leftovers.find(network)
+    return sandbox_id in ids(layout) or sandbox_id in on_this_host(layout, network)
 
 
 def _cgroups(layout: Layout) -> set[str]:

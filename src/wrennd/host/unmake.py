@@ -33,6 +33,19 @@ def free(layout: Layout, network: Network, sandbox_id: str) -> None:
     leftovers.remove(network, sandbox_id)
     remove_cgroup(layout, sandbox_id)
     record.remove_run_dir(layout, layout.sandbox(sandbox_id))
+    _reap(layout, sandbox_id)
+
+
+def _reap(layout: Layout, sandbox_id: str) -> None:
+    """Of a VMM and pager that this very process started, and let live on, something is left."""
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        found = Record.decode(layout.sandbox(sandbox_id).record.read_bytes())
+        for pid, started in (
+            (found.vmm_pid, found.vmm_start_time),
+            (found.pager_pid, found.pager_start_time),
+        ):
+            if pid is not None and started is not None:
+                process.reap(pid, started)
 
 
 def kill_vmm(layout: Layout, sandbox_id: str) -> None:

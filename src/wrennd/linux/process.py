@@ -279,6 +279,13 @@ def _effective_uid(status: str) -> int:
     return next(int(line.split()[2]) for line in status.splitlines() if line.startswith("Uid:"))
 
 
+def reap(pid: int, started: int) -> None:
+    """Take the exit status of that very process, if it has ended and was started by this one."""
+    with contextlib.suppress(ProcessLookupError, ChildProcessError):
+        if start_time(pid) == started and not is_alive(pid, started):
+            os.waitpid(pid, os.WNOHANG)
+
+
 def kill_and_wait(pid: int, started: int, number: int, deadline: Deadline) -> None:
     """Signal that very process and wait until it has ended.
 
@@ -294,8 +301,7 @@ def kill_and_wait(pid: int, started: int, number: int, deadline: Deadline) -> No
         signal.pidfd_send_signal(pidfd, number)
         if not select.select([pidfd], [], [], deadline.remaining_s)[0]:
             raise TimeoutError(f"process {pid} did not end after signal {number}")
-        with contextlib.suppress(ChildProcessError):  # the usual case: it is not our child
-            os.waitpid(pid, os.WNOHANG)
+        reap(pid, started)
     finally:
         os.close(pidfd)
 
