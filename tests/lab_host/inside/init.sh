@@ -9,6 +9,12 @@ export HOME=/root LANG=C.UTF-8 TERM=dumb
 export WRENN_LAB=1 WRENN_TEST_DATA_DIR=/lab/data WRENN_DATA_DIR=/lab/data
 ports=/dev/virtio-ports
 
+say() {
+	read -r up _ </proc/uptime
+	echo "lab: $up s: $*" >/dev/console
+}
+
+say "unpacked"
 mkdir -p /dev/pts /dev/shm /lab/results /lab/data
 mount -t devpts -o gid=5,mode=620 devpts /dev/pts
 mount -t tmpfs -o mode=1777 tmpfs /dev/shm
@@ -25,11 +31,14 @@ udevadm trigger --type=devices --action=add
 modprobe --all loop tun dm_mod dm_snapshot veth nf_tables
 udevadm settle --timeout=60
 
+say "devices are there"
+
 mount /dev/vdb /lab/data
 python3 /lab/order/data.py /lab/data
 cp /lab/shim/*.so /lab/tree/src/wrennd/qemu_vmm/
 [ ! -e /lab/order/firecracker ] || export WRENN_LAB_FIRECRACKER=/lab/order/firecracker
 cd /lab/tree || exit
+say "ready"
 
 if [ -e /lab/order/shell ]; then
 	read -r rows columns TERM </lab/order/shell
@@ -42,6 +51,7 @@ fi
 # Not in the foreground: `wait` also reaps what others leave to PID 1.
 wait $!
 echo $? >/lab/results/exit-code
+say "done"
 dmesg >/lab/results/dmesg
 tar -cf "$ports/lab.results" -C /lab/results .
 busybox reboot -f
