@@ -8,7 +8,7 @@ import errno
 import fcntl
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 PAGE = 4096
@@ -26,6 +26,7 @@ PM_SCAN_CHECK_WPASYNC = 2
 Range = tuple[int, int]
 
 _REGIONS = 4096  # a call; 96 KiB
+_REGION_WORDS = 3
 _ENTRY = 8
 _ENTRIES = 1 << 16  # a read; 256 MiB of memory
 # The top byte of an entry: bit 7 present, 6 swapped, 5 of a file or shared. To "1" where the page
@@ -91,7 +92,8 @@ def scan(fd: int, within: Range, wanted: Wanted, flags: int = 0) -> list[Range]:
     found: list[Range] = []
     while arg.start < within[1]:
         count = fcntl.ioctl(fd, PAGEMAP_SCAN, arg)
-        _join(found, ((region.start, region.end) for region in regions[:count]))
+        words = memoryview(regions).cast("B").cast("Q")[: count * _REGION_WORDS].tolist()
+        _join(found, zip(words[::_REGION_WORDS], words[1::_REGION_WORDS], strict=True))
         arg.start = arg.walk_end
     # A process that ended has no pages, and the scan calls that success.
     _entries(fd, within[0], 1)
@@ -120,7 +122,7 @@ def _entries(fd: int, start: int, count: int) -> bytes:
     return entries
 
 
-def _join(found: list[Range], ranges: Iterator[Range]) -> None:
+def _join(found: list[Range], ranges: Iterable[Range]) -> None:
     """Append; a range that begins where the last one ends makes it longer."""
     for start, end in ranges:
         if found and found[-1][1] == start:

@@ -73,7 +73,7 @@ class Controller:
         self._mmds = DataStore(identity.max_mmds)
         self.qemu: Qemu | None = None
         self._saver: Saver | None = None
-        self._is_configured = self._is_load_failed = False
+        self._is_configured = self.is_load_failed = False
         self._does: dict[object, Callable[[Any], object]] = {
             Call.INSTANCE_INFO: self._instance_info,
             Call.VERSION: lambda _: {"firecracker_version": VERSION},
@@ -225,12 +225,16 @@ class Controller:
                 "boot-specific resources."
             )
         began = time.monotonic()
-        self._is_load_failed = True
+        self.is_load_failed = True
         self._run(lambda host: load.load(wanted, self.configuration, host, self._configure))
         self.phase = Phase.PAUSED
         if wanted.resume_vm:
-            self._set_running(True)
-        self._is_load_failed = False
+            try:
+                self._set_running(True)
+            except Fault as fault:
+                text = str(fault).removeprefix(Prefix.INTERNAL)
+                raise Fault(f"{Prefix.LOAD_SNAPSHOT}Failed to resume microVM: {text}") from fault
+        self.is_load_failed = False
         self.metrics.took("vmm_load_snapshot", time.monotonic() - began)
         self.metrics.begin()
 
@@ -337,7 +341,7 @@ class Controller:
 
     def end_of_qemu(self) -> int | None:
         """The exit code of this program once QEMU has ended (or must), else None."""
-        if self._is_load_failed:
+        if self.is_load_failed:
             self.log.error("Loading the snapshot failed; vmm exiting.")
             return 1
         if self.qemu is None:

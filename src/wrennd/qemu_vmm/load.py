@@ -6,7 +6,8 @@ but what was opened.
 
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
+import struct
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -17,9 +18,9 @@ from wrennd.qemu_vmm.faults import Fault, Prefix, os_text
 from wrennd.qemu_vmm.json_reader import JsonError
 from wrennd.qemu_vmm.json_writer import to_json
 from wrennd.qemu_vmm.machine import Accel
-from wrennd.qemu_vmm.memory import Origin
+from wrennd.qemu_vmm.memory import HandshakeFailed, Origin
 from wrennd.qemu_vmm.qemu import Qemu
-from wrennd.qemu_vmm.resources import MachineUpdate, NetworkInterface
+from wrennd.qemu_vmm.resources import NetworkInterface
 from wrennd.qemu_vmm.snapshot_requests import (
     BackendType,
     MemBackend,
@@ -29,11 +30,12 @@ from wrennd.qemu_vmm.snapshot_requests import (
 from wrennd.qemu_vmm.start import Host
 from wrennd.qemu_vmm.state_file import Description, StateFileError
 
-HANDLER_TIMEOUT_S = 30.0  # to connect: it has a backlog, or is about to take the connection
+HANDLER_TIMEOUT_S = 30  # to connect: it has a backlog, or is about to take the connection
 
 _FAILED = f"{Prefix.LOAD_SNAPSHOT}Failed to restore from snapshot: "
 _STATE = f"{_FAILED}Failed to get snapshot state from file: "
-_MEMORY = f"{_FAILED}Failed to load guest memory: "
+_FILE = f"{_FAILED}Failed to load guest memory: Error creating guest memory from file: "
+_UFFD = f"{_FAILED}Failed to load guest memory: Error creating guest memory from uffd: "
 _BUILD = f"{_FAILED}Failed to build microVM from snapshot: "
 
 
@@ -47,33 +49,36 @@ def load(
 
     `configure` applies one resource to it. Errors: Fault.
     """
-    with ExitStack() as inputs, ExitStack() as held:
-        description, stream = _read_state(wanted.snapshot_path)
-        config = _config(description)
-        interfaces = _on_other_taps(config.network_interfaces, wanted.network_overrides)
-        if wanted.vsock_override is not None:
-            raise Fault(f"{_STATE}Unknown Vsock Device.")
-        if description.accel != host.accel:
-            raise Fault(
-                f"{_FAILED}Invalid snapshot state: it was taken with --accel {description.accel}, "
-                f"this VMM runs with {host.accel}"
-            )
-        if wanted.clock_realtime and host.accel is Accel.KVM:
-            raise Fault(f"{_FAILED}clock_realtime is not supported by the QEMU-based VMM.")
-        machine = _machine(config, track_dirty_pages=wanted.is_tracked)
-        for resource in (machine, *config.drives, *interfaces, *_others(config)):
-            _restore(resource, configure)
-        configuration.restore(config.boot_source, description.macs)
+    description, stream = _read_state(wanted.snapshot_path)
+    config = _config(description)
+    _check(wanted, description, host)
+    for resource in _resources(config, wanted):
+        _restore(resource, configure)
+    configuration.restore(config.boot_source, description.macs)
+    with ExitStack() as inputs:
         origin = _origin(wanted.backend, configuration.machine.mem_size_mib << 20, inputs)
         try:
-            guest = start.spawn(configuration, host, None, origin)
-            held.callback(guest.close)
-            _check_series(guest, description)
-            migration.load(guest, stream)
+            return _start(configuration, host, origin, description, stream)
+        except HandshakeFailed as error:
+            raise Fault(f"{_UFFD}Failed to sends file descriptor: {os_text(error)}") from error
         except qemu.FAILURES as error:
             raise Fault(f"{_BUILD}Failed to restore devices: {error}") from error
+
+
+def _start(
+    configuration: Configuration,
+    host: Host,
+    origin: Origin,
+    description: Description,
+    stream: bytes,
+) -> Qemu:
+    guest = start.spawn(configuration, host, None, origin)
+    with ExitStack() as held:
+        held.callback(guest.close)
+        _check_series(guest, description)
+        migration.load(guest, stream)
         held.pop_all()
-        return guest
+    return guest
 
 
 def _read_state(path: str) -> tuple[Description, bytes]:
@@ -97,6 +102,31 @@ def _config(description: Description) -> Document:
         raise Fault(f"{_STATE}Failed to load snapshot state from file: {error}") from None
 
 
+def _check(wanted: SnapshotLoad, description: Description, host: Host) -> None:
+    if wanted.vsock_override is not None:
+        raise Fault(f"{_STATE}Unknown Vsock Device.")
+    if description.accel != host.accel:
+        raise Fault(
+            f"{_FAILED}Invalid snapshot state: it was taken with --accel {description.accel}, "
+            f"this VMM runs with {host.accel}"
+        )
+    if wanted.clock_realtime and host.accel is Accel.KVM:
+        raise Fault(f"{_FAILED}clock_realtime is not supported by the QEMU-based VMM.")
+
+
+def _resources(config: Document, wanted: SnapshotLoad) -> list[object]:
+    """What the guest is made of; whether its pages are tracked is not part of a snapshot."""
+    if config.machine_config is None:
+        raise Fault(f"{_FAILED}Invalid snapshot state: No memory region defined.")
+    interfaces = _on_other_taps(config.network_interfaces, wanted.network_overrides)
+    machine = replace(config.machine_config, track_dirty_pages=wanted.is_tracked)
+    devices = (config.balloon, config.entropy)
+    return [
+        *(machine, *config.drives, *interfaces),
+        *(device for device in devices if device is not None),
+    ]
+
+
 def _on_other_taps(
     interfaces: Sequence[NetworkInterface], overrides: Sequence[NetworkOverride]
 ) -> list[NetworkInterface]:
@@ -107,19 +137,6 @@ def _on_other_taps(
         replace(interface, host_dev_name=taps.get(interface.iface_id, interface.host_dev_name))
         for interface in interfaces
     ]
-
-
-def _machine(config: Document, *, track_dirty_pages: bool) -> MachineUpdate:
-    """Whether pages are tracked is not part of a snapshot."""
-    if config.machine_config is None:
-        raise Fault(f"{_FAILED}Invalid snapshot state: No memory region defined.")
-    return replace(config.machine_config, track_dirty_pages=track_dirty_pages)
-
-
-def _others(config: Document) -> Iterator[object]:
-    for device in (config.balloon, config.entropy):
-        if device is not None:
-            yield device
 
 
 def _restore(resource: object, configure: Callable[[object], object]) -> None:
@@ -135,17 +152,16 @@ def _restore(resource: object, configure: Callable[[object], object]) -> None:
 def _origin(backend: MemBackend, size: int, inputs: ExitStack) -> Origin:
     if backend.backend_type is BackendType.UFFD:
         return Origin(handler=_connect(backend.backend_path))
-    failed = f"{_MEMORY}Error creating guest memory from file: "
     try:
         fd = os.open(backend.backend_path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (OSError, ValueError) as error:
         text = os_text(error) if isinstance(error, OSError) else str(error)
-        raise Fault(f"{failed}Failed to load guest memory: {text}") from None
+        raise Fault(f"{_FILE}Failed to load guest memory: {text}") from None
     inputs.callback(os.close, fd)
     if os.fstat(fd).st_size < size:
         # Firecracker's words for a file that is shorter than the memory.
         raise Fault(
-            f"{failed}Failed to restore guest memory: Total sum of memory regions exceeds largest "
+            f"{_FILE}Failed to restore guest memory: Total sum of memory regions exceeds largest "
             "possible file offset"
         )
     return Origin(file=fd)
@@ -154,16 +170,15 @@ def _origin(backend: MemBackend, size: int, inputs: ExitStack) -> Origin:
 def _connect(path: str) -> socket.socket:
     """To whoever serves page faults. Must not be closed as long as the guest runs."""
     handler = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    handler.settimeout(HANDLER_TIMEOUT_S)
+    # Not settimeout: such a socket would not wait for room in the handler's backlog.
+    timeout = struct.pack("@ll", HANDLER_TIMEOUT_S, 0)
+    handler.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
     try:
         handler.connect(path)
     except (OSError, ValueError) as error:
         handler.close()
         text = os_text(error) if isinstance(error, OSError) else str(error)
-        raise Fault(
-            f"{_MEMORY}Error creating guest memory from uffd: Failed to connect to UDS Unix "
-            f"stream: {text}"
-        ) from None
+        raise Fault(f"{_UFFD}Failed to connect to UDS Unix stream: {text}") from None
     return handler
 
 

@@ -45,6 +45,10 @@ _NO_FAULTS = -2  # the shim's FAULTS
 _REPORT_BYTES = 16
 
 
+class HandshakeFailed(OSError):
+    """The page-fault handler could not be told about the memory."""
+
+
 class Tracking(StrEnum):
     """How the pages of a Diff are found."""
 
@@ -175,12 +179,19 @@ class GuestMemory:
             uffd.register(self._faults, self.where[0], self.size, mode)
 
     def introduce(self) -> None:
-        """Send Firecracker's one message to the page-fault handler, if there is one."""
+        """Send Firecracker's one message to the page-fault handler, if there is one.
+
+        Errors: HandshakeFailed.
+        """
         if self.origin.handler is None:
             return
         data = json.dumps(self._mappings(), separators=(",", ":")).encode()
-        if socket.send_fds(self.origin.handler, [data], [self._faults]) != len(data):
-            raise BlockingIOError(errno.EAGAIN, "the page-fault handler took half a message")
+        try:
+            sent = socket.send_fds(self.origin.handler, [data], [self._faults])
+        except OSError as error:
+            raise HandshakeFailed(*error.args) from error
+        if sent != len(data):
+            raise HandshakeFailed(errno.EMSGSIZE, "it took a part only")
 
     def _mappings(self) -> list[dict[str, object]]:
         """One for each region of Firecracker's. Handlers that don't know our key leave it."""

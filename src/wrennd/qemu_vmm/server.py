@@ -120,6 +120,8 @@ class Server:
         for event in events:
             if isinstance(event, wire.Request):
                 connection.outgoing += self._controller.handle(event)
+                if self._controller.is_load_failed:
+                    return  # that was the last answer
             elif isinstance(event, wire.Continue):
                 connection.outgoing += wire.interim(event)
             else:

@@ -139,6 +139,16 @@ def test_a_socket_on_which_nobody_listens(server, frozen, tmp_path):
     assert server.exit_code() == 1
 
 
+def test_a_failed_load_is_the_last_that_is_answered(server, frozen, tmp_path):
+    body = frozen.snapshot.body("Uffd", tmp_path / "none")
+    with server.connect() as client:
+        client.ask("PUT", "/snapshot/load", body)
+        client.ask("GET", "/")
+        assert client.receive().status == 400
+        assert client.is_closed_by_server()
+    assert server.exit_code() == 1
+
+
 @pytest.mark.parametrize("dies", [True, False])
 def test_without_its_handler_a_guest_stands_still(server, frozen, tmp_path, dies):
     """It gets no page that is not its own: not when the handler ends, nor when it never reads."""
