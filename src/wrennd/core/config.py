@@ -42,7 +42,7 @@ class Config:
                 hint="give --data-dir or WRENN_DATA_DIR a path that begins with /",
             )
         _choice("WRENN_VMM", self.vmm, VMM_CHOICES)
-        _choice("WRENN_OVERLAY", self.overlay, ("auto", "reflink", "copy"))
+        _choice("WRENN_OVERLAY", self.overlay, ("auto", "dm", "reflink", "copy"))
         _choice("WRENN_LOG_LEVEL", self.log_level, ("debug", "info", "warning", "error"))
         _choice("WRENN_LOG_FORM", self.log_form, ("console", "json"))
 

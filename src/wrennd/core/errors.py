@@ -12,6 +12,7 @@ Error                  internal            500  we broke it
 ├─ ImageBroken         image_broken        500  a kernel or image is missing, incomplete or corrupt
 ├─ SnapshotBroken      snapshot_broken     500  a snapshot lacks files, or they were damaged
 ├─ SnapshotIncompatible  snapshot_incompatible  409  made by another VMM, CPU or newer program
+├─ DiskFailed          disk_failed         500  a write to a sandbox's disk failed: data are lost
 ├─ DeadlineExceeded    deadline_exceeded   504  something took longer than it may
 ├─ VmmFailed           vmm_failed          502  the VMM died, refused or could not be started
 │  └─ VmmRefused       vmm_refused         502  the VMM answered a call with an error and lives on
@@ -101,6 +102,11 @@ class SnapshotBroken(Error):
 class SnapshotIncompatible(Error):
     code = "snapshot_incompatible"
     status = 409
+
+
+class DiskFailed(Error):
+    code = "disk_failed"
+    status = 500
 
 
 class DeadlineExceeded(Error):

@@ -16,7 +16,7 @@ from wrennd.network.addressing import DEFAULT_POOL, parse_pool
 from wrennd.network.slot import Network
 from wrennd.snapshot.manifest import Facts
 from wrennd.snapshot.validity import Here
-from wrennd.storage import overlay
+from wrennd.storage import drivers
 from wrennd.storage.images import ImageStore, Kernel
 from wrennd.storage.layout import RUN_DIR, Layout
 from wrennd.vmm import probe
@@ -102,7 +102,7 @@ def _ground(
         layout=layout,
         network=network_of(config, layout),
         program=program,
-        driver=overlay.choose(layout.sandboxes, config.overlay),
+        driver=drivers.choose(layout, config.overlay),
         vmm=vmm_facts.of_program(program, layout.vmm),
         dns=dns,
     )

@@ -22,7 +22,7 @@ from wrennd.linux.rtnetlink import Rtnetlink
 from wrennd.network import resolvers
 from wrennd.network.addressing import link_prefix
 from wrennd.network.survey import survey
-from wrennd.storage import overlay
+from wrennd.storage import drivers
 from wrennd.storage.images import ImageStore
 from wrennd.storage.layout import Layout
 from wrennd.vmm import probe
@@ -157,7 +157,7 @@ def _storage(config: Config) -> Iterator[Check]:
         must=_layout(config) is None,
     )
     try:
-        driver = overlay.choose(there, config.overlay).name
+        driver = drivers.choose_name(there, config.overlay)
         problem = "" if driver != "copy" else f"disks in {there} are copied, not cloned"
     except (Error, OSError) as error:
         yield Check(
@@ -167,8 +167,9 @@ def _storage(config: Config) -> Iterator[Check]:
     yield _check(
         "disks",
         problem,
-        "put the data directory on XFS or btrfs: disks are then made at once and share space",
-        f"cloned ({driver})",
+        "load device-mapper (modprobe dm_snapshot), or put the data directory on XFS or btrfs: "
+        "disks are then made at once and share space",
+        f"shared with what they are made from ({driver})",
         must=False,
     )
 

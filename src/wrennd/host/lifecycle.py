@@ -18,6 +18,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from wrennd.core.errors import Error, GuestFailed, SnapshotIncompatible, WrongState
@@ -32,7 +33,7 @@ from wrennd.snapshot import collapse, store
 from wrennd.snapshot.manifest import Facts
 from wrennd.snapshot.reader import DISK, Snapshot, open_snapshot
 from wrennd.snapshot.validity import Here, compatible
-from wrennd.storage import overlay
+from wrennd.storage import drivers, overlay
 from wrennd.storage.images import Kernel
 from wrennd.storage.layout import Layout
 from wrennd.vmm.vm import SnapshotKind
@@ -126,11 +127,14 @@ class Lifecycle:
             ground, kernel = choose(found)
         kept = paths.generation(found.generation) / DISK
 
-        def make_disk(driver: overlay.Driver, disk: Path, uid: int) -> Path:
+        if found.state is State.ERROR:
+            driver = drivers.of(self._layout, paths.disk, found.overlay)
+            ground = replace(ground, driver=driver)
+
+        def make_disk(driver: overlay.Driver, disk: Path, uid: int) -> overlay.Given:
             if found.state is State.PAUSED:
                 return driver.clone(kept, disk, uid=uid)
-            os.chown(disk, uid, uid)
-            return disk
+            return driver.reopen(disk, uid=uid)
 
         with self._resuming() as finish:
             finish(Machine.restart(self._journal, kernel, ground, timings, make_disk))
@@ -208,7 +212,7 @@ class Lifecycle:
             self._step("state")
             made.take_memory(written.memory, parent=parent, mem_mib=found.mem_mib)
             self._step("memory")
-            overlay.named(found.overlay).snapshot(paths.disk, made.disk)
+            drivers.of(self._layout, paths.disk, found.overlay).snapshot(paths.disk, made.disk)
             self._step("disk")
             made.write_token(paths.token.read_text())
             self._keep_working_set(made)

@@ -48,7 +48,7 @@ STEPS = ("run directory", "network", "disk", "cgroup", "pager", "vmm", "agent", 
 
 Step = Callable[[str], None]
 # Makes a disk at a path, for a uid, or finds it there; says where a VMM finds it.
-MakeDisk = Callable[[overlay.Driver, Path, int], Path]
+MakeDisk = Callable[[overlay.Driver, Path, int], overlay.Given]
 
 
 def no_step(_name: str) -> None:
@@ -237,7 +237,7 @@ class Making:
             cgroup_procs=None if group is None else group.procs,
             dies_with_parent=self._ends_with_us,
             # The largest files that it may write: its disk, and its guest's memory (a memfd).
-            max_file_bytes=max(self._disk.stat().st_size, found.mem_mib << 20),
+            max_file_bytes=max(self.ground.driver.size(paths.disk), found.mem_mib << 20),
             out_dir=None if self._ends_with_us else paths.out,
             restore=None if snapshot is None else RestoreFiles(state=snapshot.state, memory=None),
         )

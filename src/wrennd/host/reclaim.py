@@ -20,6 +20,7 @@ from wrennd.host.unmake import group_name, unmake
 from wrennd.linux.cgroup import Hierarchy
 from wrennd.network import leftovers
 from wrennd.network.slot import Network
+from wrennd.storage import dm
 from wrennd.storage.layout import Layout
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,8 @@ def reclaim(layout: Layout, network: Network) -> list[str]:
 
 def on_this_host(layout: Layout, network: Network) -> set[str]:
     """The ids of sandboxes that have anything beside their directory."""
-    return {*leftovers.find(network), *_cgroups(layout), *_ids_in(layout.run_dir)}
+    devices = dm.attached(layout.installation)
+    return {*devices, *leftovers.find(network), *_cgroups(layout), *_ids_in(layout.run_dir)}
 
 
 def ids(layout: Layout) -> set[str]:

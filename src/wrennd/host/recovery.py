@@ -18,7 +18,7 @@ from wrennd.host.record import Journal, Owner
 from wrennd.network.slot import Network
 from wrennd.snapshot import store
 from wrennd.snapshot.reader import exists
-from wrennd.storage import overlay
+from wrennd.storage import dm, drivers
 from wrennd.storage.layout import Layout
 from wrennd.vmm import console
 
@@ -118,6 +118,7 @@ def let_go_on(layout: Layout, network: Network, journal: Journal, machine: Machi
     """
     store.remove_leftovers(journal.paths.data)
     empty(journal.paths.out)
+    dm.mend(layout.installation, journal.record.id)
     try:
         machine.vm.resume()
         machine.envd.unfreeze()
@@ -131,12 +132,17 @@ def let_go_on(layout: Layout, network: Network, journal: Journal, machine: Machi
 def finish_pause(layout: Layout, network: Network, journal: Journal, step: Step = no_step) -> None:
     """Its new generation is committed: destroy the VM, then its disk, then older generations."""
     unmake.free(layout, network, journal.record.id)
-    overlay.named(journal.record.overlay).remove(journal.paths.disk)
+    _remove_disk(layout, journal)
     step("freed")
     journal.update(state=State.PAUSED, **NOTHING_HELD)
     step("paused")
     drop_others(journal)
     step("dropped")
+
+
+def _remove_disk(layout: Layout, journal: Journal) -> None:
+    disk = journal.paths.disk
+    drivers.of(layout, disk, journal.record.overlay).remove(disk)
 
 
 def undo_resume(layout: Layout, network: Network, journal: Journal) -> None:
@@ -146,7 +152,7 @@ def undo_resume(layout: Layout, network: Network, journal: Journal) -> None:
     if paths.disk_before.exists():
         paths.disk_before.rename(paths.disk)
     elif not was_in_error:
-        overlay.named(journal.record.overlay).remove(paths.disk)
+        _remove_disk(layout, journal)
     journal.update(state=State.ERROR if was_in_error else State.PAUSED, **NOTHING_HELD)
 
 

@@ -18,6 +18,7 @@ from wrennd.linux import files
 from wrennd.snapshot import store
 from wrennd.snapshot.manifest import Facts
 from wrennd.snapshot.reader import Snapshot, open_snapshot
+from wrennd.storage import drivers
 from wrennd.storage.layout import Layout
 
 
@@ -87,7 +88,7 @@ def add(layout: Layout, name: str, snapshot: Snapshot, facts: Facts) -> Snapshot
         check_is_free(layout, name)
         _remove_nameless(layout)
         directory = layout.template(new_sandbox_id())
-        shared = store.share(snapshot, directory, facts)
+        shared = _share_flat(layout, snapshot, directory, facts)
         undo.callback(store.remove, directory)
         try:
             link = Path("..") / layout.templates.name / directory.name
@@ -98,6 +99,17 @@ def add(layout: Layout, name: str, snapshot: Snapshot, facts: Facts) -> Snapshot
         undo.pop_all()
     files.sync_directory(layout.names)
     return shared
+
+
+def _share_flat(layout: Layout, snapshot: Snapshot, directory: Path, facts: Facts) -> Snapshot:
+    """As `store.share`, but with a disk that is a base of its own: what is made of it begins empty,
+    instead of with a copy of what its sandbox had written."""
+    if not drivers.is_cow_disk(snapshot.disk):
+        return store.share(snapshot, directory, facts)
+    with store.draft(directory) as made:
+        made.link(snapshot, disk=False)
+        drivers.named(layout, "dm").flatten(snapshot.disk, made.disk)
+        return made.commit(facts)
 
 
 def share(layout: Layout, template: Template, directory: Path) -> Snapshot:

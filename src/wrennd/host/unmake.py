@@ -1,7 +1,8 @@
 """Remove what a sandbox has on this host, by its id and its record: as its maker would have done,
 had it lived.
 
-Order: the VMM first (nothing may run on a disk or link that goes), then network, cgroup, files.
+Order: the VMM first (nothing may run on a disk or link that goes), then the disk's device, network,
+cgroup, files.
 Everything may be done again after it failed.
 """
 
@@ -16,6 +17,7 @@ from wrennd.linux.cgroup import Hierarchy
 from wrennd.network import leftovers
 from wrennd.network.addressing import FIRST_UID
 from wrennd.network.slot import Network
+from wrennd.storage import dm
 from wrennd.storage.layout import Layout
 
 KILL_TIMEOUT_S = 10.0
@@ -28,8 +30,10 @@ def unmake(layout: Layout, network: Network, sandbox_id: str) -> None:
 
 
 def free(layout: Layout, network: Network, sandbox_id: str) -> None:
-    """Remove what a sandbox has beside its directory: VMM, network, cgroup, sockets."""
+    """Remove what a sandbox has beside its directory: VMM, device, network, cgroup, sockets."""
+    dm.mend(layout.installation, sandbox_id)  # who waits for a disk that stands can't be killed
     kill_vmm(layout, sandbox_id)
+    dm.release(layout.installation, sandbox_id)
     leftovers.remove(network, sandbox_id)
     remove_cgroup(layout, sandbox_id)
     record.remove_run_dir(layout, layout.sandbox(sandbox_id))

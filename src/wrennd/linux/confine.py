@@ -13,7 +13,7 @@ The description, all paths absolute:
     cgroup_procs       a cgroup.procs file to join, or null
     binds              [source, target, writable] onto the new root, files or directories
     dirs, links        directories (made for the uid) and [target, path] symlinks in the new root
-    nodes              [path, major, minor] character devices owned by the uid
+    nodes, block_nodes [path, major, minor] character and block devices owned by the uid
     proc               whether there is a /proc, with the uid's own processes and nothing else
     limits             {RLIMIT name: value}
     parent             pid whose death must end the program, or null to outlive it
@@ -116,10 +116,11 @@ def build_root(want: dict[str, Any]) -> None:
     for fd, target, writable in want["opened"]:
         _bind(fd, root + target, writable=writable)
         os.close(fd)
-    for path, major, minor in want["nodes"]:
-        os.makedirs(os.path.dirname(root + path), exist_ok=True)
-        os.mknod(root + path, stat.S_IFCHR | 0o600, os.makedev(major, minor))
-        os.chown(root + path, want["uid"], want["uid"])
+    for kind, key in ((stat.S_IFCHR, "nodes"), (stat.S_IFBLK, "block_nodes")):
+        for path, major, minor in want.get(key, ()):
+            os.makedirs(os.path.dirname(root + path), exist_ok=True)
+            os.mknod(root + path, kind | 0o600, os.makedev(major, minor))
+            os.chown(root + path, want["uid"], want["uid"])
     if want["proc"]:
         os.mkdir(root + "/proc")
         _mount(
@@ -139,10 +140,7 @@ def _bind(fd: int, target: str, *, writable: bool) -> None:
         os.makedirs(os.path.dirname(target), exist_ok=True)
         os.close(os.open(target, os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC, 0o600))
     _mount(f"/proc/self/fd/{fd}", target, flags=MS_BIND)
-    flags = MS_REMOUNT | MS_BIND | MS_NOSUID
-    # A block device that is bound in (a device-mapper disk) must stay usable.
-    if not stat.S_ISBLK(kind):
-        flags |= MS_NODEV
+    flags = MS_REMOUNT | MS_BIND | MS_NOSUID | MS_NODEV
     _mount("none", target, flags=flags if writable else flags | MS_RDONLY)
 
 

@@ -1,8 +1,20 @@
-"""Character devices that VMMs use, as (path, major, minor) found on this host."""
+"""Device nodes: character devices that VMMs use, and block devices that are named by numbers only.
 
+A block device is a pair of numbers. Its node in /dev may be missing (no devtmpfs, no udev) or be
+somebody else's to make, so nothing here trusts a name: what is opened is checked for its numbers.
+"""
+
+import contextlib
 import os
+import secrets
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
+
+DEV = Path("/dev")
 
 
 def node(path: str) -> tuple[str, int, int]:
@@ -16,3 +28,55 @@ def node(path: str) -> tuple[str, int, int]:
 def nodes(*paths: str) -> tuple[tuple[str, int, int], ...]:
     """Those of `paths` that exist here."""
     return tuple(node(path) for path in paths if Path(path).exists())
+
+
+@dataclass(frozen=True)
+class BlockDevice:
+    """A block device, by its numbers. As text it is what device-mapper's tables want."""
+
+    major: int
+    minor: int
+
+    @classmethod
+    def from_dev(cls, dev: int) -> Self:
+        return cls(os.major(dev), os.minor(dev))
+
+    @property
+    def dev(self) -> int:
+        return os.makedev(self.major, self.minor)
+
+    def __str__(self) -> str:
+        return f"{self.major}:{self.minor}"
+
+
+@contextmanager
+def opened(device: BlockDevice, flags: int, *, name: str = "") -> Iterator[int]:
+    """A descriptor of a block device for the length of the block. Errors: as of `open_device`."""
+    fd = open_device(stat.S_IFBLK, device.dev, flags, name=name)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def open_device(kind: int, dev: int, flags: int, *, name: str = "") -> int:
+    """Open the device with these numbers: by `name` below /dev if that is it, else by a node of our
+    own, which is gone on return. kind: S_IFBLK or S_IFCHR.
+
+    Errors: OSError; ENXIO, ENODEV when the kernel has no such device; EPERM, EACCES where a
+    container may not make nodes or a filesystem is mounted without devices.
+    """
+    flags |= os.O_CLOEXEC
+    if name:
+        with contextlib.suppress(FileNotFoundError):
+            fd = os.open(DEV / name, flags)
+            found = os.fstat(fd)
+            if stat.S_IFMT(found.st_mode) == kind and found.st_rdev == dev:
+                return fd
+            os.close(fd)
+    path = DEV / f".wrenn-{secrets.token_hex(8)}"
+    os.mknod(path, kind | 0o600, dev)
+    try:
+        return os.open(path, flags)
+    finally:
+        path.unlink()

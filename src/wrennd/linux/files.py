@@ -15,6 +15,8 @@ SYNC_FILE_RANGE_WRITE = 2  # linux/fs.h
 _sync_file_range = function(
     "sync_file_range", ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint
 )
+# What FICLONE says where files can't be cloned: the filesystem, or these two files.
+CANT_CLONE = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY, errno.ENOSYS, errno.EXDEV})
 FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 1, 2
 
 _fallocate = function("fallocate", ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
@@ -50,6 +52,16 @@ def punch_hole(fd: int, start: int, length: int) -> None:
     check(_fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, start, length), "fallocate")
 
 
+def clone_or_copy(source: int, target: int) -> None:
+    """Fill the empty `target` with `source`, in no time where the filesystem can clone."""
+    try:
+        clone(source, target)
+    except OSError as error:
+        if error.errno not in CANT_CLONE:
+            raise
+        copy_sparse(source, target)
+
+
 def copy_sparse(source: int, target: int) -> None:
     """Copy the data of `source` into the empty `target`, holes staying holes."""
     size = os.fstat(source).st_size
@@ -58,37 +70,45 @@ def copy_sparse(source: int, target: int) -> None:
         copy_run(source, target, start, end)
 
 
-def data_runs(fd: int, size: int) -> Iterator[tuple[int, int]]:
-    """The [start, end) runs of a sparse file that are not holes (SEEK_DATA, SEEK_HOLE)."""
-    at = 0
+def data_runs(fd: int, size: int, *, start: int = 0) -> Iterator[tuple[int, int]]:
+    """The [start, end) runs between `start` and `size` of a sparse file that are not holes
+    (SEEK_DATA, SEEK_HOLE)."""
+    at = start
     while at < size:
         try:
-            start = os.lseek(fd, at, os.SEEK_DATA)
+            data = os.lseek(fd, at, os.SEEK_DATA)
         except OSError as error:
             if error.errno == errno.ENXIO:  # only a hole is left
                 return
             raise
-        at = min(os.lseek(fd, start, os.SEEK_HOLE), size)
-        yield start, at
+        if data >= size:
+            return
+        at = min(os.lseek(fd, data, os.SEEK_HOLE), size)
+        yield data, at
 
 
 def copy_run(source: int, target: int, start: int, end: int) -> None:
     """Copy the bytes [start, end) to the same place. OSError EIO when the source ends before."""
-    while start < end:
-        copied = _copy_some(source, target, start, end - start)
+    copy_range(source, target, start, start, end - start)
+
+
+def copy_range(source: int, target: int, at: int, to: int, count: int) -> None:
+    """Copy `count` bytes from `at` to `to`. OSError EIO when the source ends before."""
+    while count:
+        copied = _copy_some(source, target, at, to, count)
         if copied == 0:
             raise OSError(errno.EIO, "the source became shorter while it was copied")
-        start += copied
+        at, to, count = at + copied, to + copied, count - copied
 
 
-def _copy_some(source: int, target: int, at: int, count: int) -> int:
+def _copy_some(source: int, target: int, at: int, to: int, count: int) -> int:
     """Copy inside the kernel. Between different filesystems copy_file_range says EXDEV."""
     try:
-        return os.copy_file_range(source, target, count, at, at)
+        return os.copy_file_range(source, target, count, at, to)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-    os.lseek(target, at, os.SEEK_SET)
+    os.lseek(target, to, os.SEEK_SET)
     return os.sendfile(target, source, at, count)
 
 

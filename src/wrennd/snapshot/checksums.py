@@ -23,6 +23,11 @@ def of_file(path: Path) -> str:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
+def as_given(path: Path, checksum: str) -> str:
+    """The file's, of the kind of `checksum`."""
+    return of_disk(path) if checksum.startswith("blocks:") else of_file(path)
+
+
 def of_disk(path: Path) -> str:
     """Of a large sparse file, holes not read: a CRC-32 of each MiB, and SHA-256 over those.
 

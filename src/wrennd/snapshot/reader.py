@@ -34,6 +34,7 @@ SUMS = "sums"
 MEMFILE = "memfile"  # of the single-file layout
 STATE = "state"
 DISK = "rootfs.ext4"
+BASE_PREFIX = "base."  # of what such a disk differs from, if it does (docs/storage.md)
 TOKEN = "token"
 TOUCHED = "touched"
 _NEEDED = (SUMS, STATE, DISK, TOKEN)

@@ -34,6 +34,7 @@ from wrennd.snapshot.manifest import (
     Manifest,
 )
 from wrennd.snapshot.reader import (
+    BASE_PREFIX,
     DISK,
     HEADER,
     MANIFEST,
@@ -66,11 +67,12 @@ class Draft:
         self._generations: tuple[Generation, ...] = ()
         self._files: dict[str, FileFacts] = {}
         self._linked: set[str] = set()
+        self._parents: list[Snapshot] = []
         self.is_committed = False
 
     @property
     def disk(self) -> Path:
-        """Where the caller puts the disk, before `commit`."""
+        """Where the caller puts the disk, before `commit`; beside it, if need be, its base."""
         return self.path / DISK
 
     def take_state(self, source: Path) -> None:
@@ -93,6 +95,7 @@ class Draft:
                 f"a guest of {mem_mib} MiB can't go on from one of {parent.manifest.facts.mem_mib}"
             )
         build = secrets.token_hex(16)
+        self._parents += [parent] if parent else []
         stored = self._store(source, memfile_name(build), parent, pages, build)
         for name, path in _needed(parent, stored.header):
             self._link(path, name, FileFacts(size=path.stat().st_size, checksum=checksums.PAGES))
@@ -120,7 +123,8 @@ class Draft:
         """Everything of another snapshot, or all but its disk or memory, by hard links."""
         memory_names = {HEADER, *snapshot.memfile_names, MEMFILE}
         for name, facts in snapshot.manifest.files.items():
-            if (disk or name != DISK) and (memory or name not in memory_names):
+            is_disk = name == DISK or name.startswith(BASE_PREFIX)
+            if (disk or not is_disk) and (memory or name not in memory_names):
                 self._link(snapshot.directory / name, name, facts)
         self._layout = snapshot.manifest.layout
         self._generations = snapshot.manifest.generations
@@ -143,10 +147,7 @@ class Draft:
 
         Errors: AlreadyExists; OSError. Then nothing of it is left after the draft's block.
         """
-        if DISK not in self._files:
-            self.disk.chmod(_DISK_MODE)
-            size = self.disk.stat().st_size
-            self._files[DISK] = FileFacts(size=size, checksum=checksums.of_disk(self.disk))
+        self._add_disk()
         manifest = Manifest(
             layout=self._layout,
             created=_now(),
@@ -169,6 +170,24 @@ class Draft:
             undo.pop_all()
         self.is_committed = True
         return snapshot
+
+    def _add_disk(self) -> None:
+        """What the caller has put there; a base is another name of a file that is on the disk."""
+        if DISK not in self._files:
+            self.disk.chmod(_DISK_MODE)
+            self._files[DISK] = _disk_facts(self.disk)
+        for path in self.path.glob(f"{BASE_PREFIX}*"):
+            if path.name not in self._files:
+                self._files[path.name] = self._base_facts(path)
+                self._linked.add(path.name)
+
+    def _base_facts(self, path: Path) -> FileFacts:
+        """A parent's, where it is the same file: reading it all takes longer than the pause."""
+        for parent in self._parents:
+            known = parent.manifest.files.get(path.name)
+            if known is not None and path.samefile(parent.directory / path.name):
+                return known
+        return _disk_facts(path)
 
     def write(self, name: str, data: bytes, *, mode: int = _READABLE) -> None:
         """A small file of the snapshot."""
@@ -289,6 +308,10 @@ def generations(sandbox: Path) -> list[int]:
 def _check_is_free(directory: Path) -> None:
     if directory.exists():
         raise AlreadyExists(f"there is a snapshot at {directory} already")
+
+
+def _disk_facts(path: Path) -> FileFacts:
+    return FileFacts(size=path.stat().st_size, checksum=checksums.of_disk(path))
 
 
 def _needed(parent: Snapshot | None, header: Header) -> Iterator[tuple[str, Path]]:

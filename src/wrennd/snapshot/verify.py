@@ -14,7 +14,6 @@ from wrennd.snapshot import checksums
 from wrennd.snapshot.header import PAGE_SIZE, ZERO, Header
 from wrennd.snapshot.manifest import FileFacts, Layout, Manifest
 from wrennd.snapshot.reader import (
-    DISK,
     HEADER,
     MANIFEST,
     MEMFILE,
@@ -71,7 +70,7 @@ def _file_problems(path: Path, facts: FileFacts) -> Iterator[Problem]:
         elif status.st_size != facts.size:
             yield Problem(file=path.name, expected=f"{facts.size} bytes", found=f"{status.st_size}")
         elif facts.checksum != checksums.PAGES:
-            found = checksums.of_disk(path) if path.name == DISK else checksums.of_file(path)
+            found = checksums.as_given(path, facts.checksum)
             if found != facts.checksum:
                 yield Problem(file=path.name, expected=facts.checksum, found=found)
     except OSError as error:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wrennd.linux import confine, devices, process
+from wrennd.linux.devices import BlockDevice
 from wrennd.linux.process import Process
 from wrennd.vmm.program import Program, interpreter
 
@@ -46,13 +47,14 @@ class RestoreFiles:
 class Cell:
     """Where a VMM is put: all that it holds of the host. Owns nothing.
 
-    run_dir: becomes /run/vmm; the caller made it and removes it. disk: None for a guest that
-    needs none. netns: None for an empty one. kernel, initrd: None for a VMM that only restores.
-    out_dir: where its snapshots go, None for a VMM that makes none; made and removed by the
-    caller too. restore: what it is restored from, None for one that boots.
-    cgroup_procs: the file to join, if there is a cgroup. dies_with_parent: end with the thread
-    that launches (Linux ties a death signal to the thread, not the process). max_file_bytes: no
-    file grows past it: a VMM that was taken over can't fill the host's disk through its own.
+    run_dir: becomes /run/vmm; the caller made it and removes it. disk: a file, or a device of which
+    the VMM gets a node; None for a guest that needs none. netns: None for an empty one.
+    kernel, initrd: None for a VMM that only restores. out_dir: where its snapshots go, None for a
+    VMM that makes none; made and removed by the caller too. restore: what it is restored from, None
+    for one that boots. cgroup_procs: the file to join, if there is a cgroup. dies_with_parent: end
+    with the thread that launches (Linux ties a death signal to the thread, not the process).
+    max_file_bytes: no file grows past it: a VMM that was taken over can't fill the host's disk
+    through its own.
     """
 
     id: str
@@ -60,7 +62,7 @@ class Cell:
     run_dir: Path
     kernel: Path | None
     initrd: Path | None
-    disk: Path | None
+    disk: Path | BlockDevice | None
     netns: Path | None
     cgroup_procs: Path | None
     dies_with_parent: bool
@@ -123,6 +125,9 @@ def describe(program: Program, cell: Cell) -> dict[str, object]:
             ["usr/lib64", "/lib64"],
         ],
         "nodes": devices.nodes(*program.devices),
+        "block_nodes": [
+            [DISK, disk.major, disk.minor] for disk in (cell.disk,) if isinstance(disk, BlockDevice)
+        ],
         "proc": program.needs_proc,
         "limits": {
             "RLIMIT_CORE": 0,
@@ -142,7 +147,8 @@ def _binds(program: Program, cell: Cell) -> Iterator[tuple[str | Path | None, st
     yield cell.run_dir, RUN, True
     yield cell.kernel, KERNEL, False
     yield cell.initrd, INITRD, False
-    yield cell.disk, DISK, True
+    if isinstance(cell.disk, Path):
+        yield cell.disk, DISK, True
     yield cell.out_dir, SNAPSHOT_OUT, True
     if cell.restore is not None:
         yield cell.restore.state, IN_STATE, False
