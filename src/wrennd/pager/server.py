@@ -42,8 +42,8 @@ MESSAGES = 64  # read at once
 RETRY_MS = 1  # while a removal is under way; its thread must get to run
 
 _messages = MESSAGE.iter_unpack
-_ONE = tuple(bytes([value]) for value in range(4))
-_MANY_INSTALLED = _ONE[INSTALLED] * WINDOW_PAGES
+_ABSENT, _REMOVED = bytes([ABSENT]), bytes([REMOVED])
+_INSTALLED = bytes([INSTALLED]) * WINDOW_PAGES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,7 @@ class Server:
         self._deferred: list[int] = []
         # How long to wait for events, in ms, before there is something else to do.
         self._patience: int | None = None if self._next_wanted < 0 else 0
-        self._windows: list[tuple[int, int]] = []
+        self._windows: list[tuple[int, int, int]] = []
 
     def take_over(self) -> None:
         """Have every thread that waits fault again: a worker before us may have read its fault.
@@ -156,7 +156,7 @@ class Server:
             low = max(start, address) - shift >> PAGE_SHIFT
             high = min(end, region_end) - shift >> PAGE_SHIFT
             if low < high:
-                self._state[low:high] = _ONE[REMOVED] * (high - low)
+                self._state[low:high] = _REMOVED * (high - low)
 
     # Faults
 
@@ -193,13 +193,13 @@ class Server:
         state = self._state[page]
         if state == ABSENT:
             try:
-                self._put_some(page, 1, at)
+                self._put(page, 1, at)
             except FileExistsError:
                 self._memory.wake(at)
             self._state[page] = TOUCHED
             if self._window > 1:
                 low = page - page % self._window
-                self._windows.append((max(low, first), min(low + self._window, last)))
+                self._windows.append((max(low, first), min(low + self._window, last), shift))
         elif state == REMOVED:
             self._put_zeros_back(page, at)
         else:
@@ -241,74 +241,53 @@ class Server:
 
     def _fill_windows(self) -> None:
         """At once: a guest that goes on to the next page would else fault on each of them."""
-        for low, high in self._windows:
-            if not self._fill_quietly(low, high):
-                break
-        self._windows.clear()
+        windows, self._windows = self._windows, []
+        try:
+            for low, high, shift in windows:
+                self._fill(low, high, shift)
+        except Busy:
+            self._patience = RETRY_MS
 
     def _prefetch(self) -> None:
-        """Install the next recorded pages, a window's worth at most."""
+        """Install the next recorded pages, a window's worth at most, of one region."""
         low = self._wanted.find(1, self._next_wanted)
         if low < 0:
-            self._next_wanted = -1
+            self._next_wanted, self._patience = -1, None
             self._wanted = b""
             return
-        high = min(low + WINDOW_PAGES, len(self._wanted))
-        end = self._wanted.find(0, low, high)
-        high = high if end < 0 else end
-        high = min(high, next(last for *_, last in self._regions if low < last))
-        if self._fill_quietly(low, high):
+        high = self._wanted.find(0, low, low + WINDOW_PAGES)
+        if high < 0:
+            high = min(low + WINDOW_PAGES, len(self._wanted))
+        _, _, shift, _, last = next(region for region in self._regions if low < region[4])
+        high = min(high, last)
+        try:
+            self._fill(low, high, shift)
+        except Busy:
+            self._patience = RETRY_MS
+        else:
             self._counters[PREFETCHED] += high - low
             self._next_wanted = high
 
-    def _fill_quietly(self, low: int, high: int) -> bool:
-        """Install what is absent of [low, high), in one region. False when a removal came first."""
-        try:
-            self._fill(low, high)
-        except Busy:
-            self._patience = RETRY_MS
-            return False
-        return True
-
-    def _fill(self, low: int, high: int) -> None:
-        shift = next(shift for _, _, shift, _, last in self._regions if low < last)
-        while True:
-            low = self._state.find(_ONE[ABSENT], low, high)
-            if low < 0:
-                return
-            count = self._alike(low, high)
+    def _fill(self, low: int, high: int, shift: int) -> None:
+        """Install what is absent of [low, high), in one region. Errors: Busy, and part is done."""
+        state, table = self._state, self._table
+        while (low := state.find(_ABSENT, low, high)) >= 0:
+            # So many pages are absent, and so many of those have the source of the first.
+            states = state[low:high]
+            sources = table[low : low + len(states) - len(states.lstrip(_ABSENT))]
+            count = len(sources) - len(sources.lstrip(sources[:1]))
             try:
-                self._put(low, count, (low << PAGE_SHIFT) + shift)
-                low += count
+                done = self._put(low, count, (low << PAGE_SHIFT) + shift)
             except FileExistsError:
-                low = self._state.find(_ONE[ABSENT], low, high)
-                self._state[low] = INSTALLED
-                low += 1
+                done = 1
+            state[low : low + done] = _INSTALLED[:done]
+            low += done
 
-    def _alike(self, low: int, high: int) -> int:
-        """How many pages from `low` on are absent and have the same source."""
-        states = self._state[low:high]
-        absent = len(states) - len(states.lstrip(b"\0"))
-        sources = self._table[low : low + absent]
-        return absent - len(sources.lstrip(sources[:1]))
+    def _put(self, page: int, count: int, at: int) -> int:
+        """Install pages of one source at the address `at`; how many, from the first on.
 
-    # The kernel
-
-    def _put(self, page: int, count: int, at: int) -> None:
-        """Install `count` pages of one source at the address `at`, and note them.
-
-        Errors: FileExistsError when one is there already: the first that is still absent on the
-        board. And all of `_explained`.
+        At least one. Errors: FileExistsError when the first is there; Busy, Gone, Fatal.
         """
-        while count:
-            done = self._put_some(page, count, at)
-            self._state[page : page + done] = _MANY_INSTALLED[:done]
-            page += done
-            count -= done
-            at += done << PAGE_SHIFT
-
-    def _put_some(self, page: int, count: int, at: int) -> int:
-        """How many pages, from the first on, were installed; at least one."""
         source = self._table[page]
         if not source:
             return self._memory.zero(at, count, 0)
