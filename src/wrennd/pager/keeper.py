@@ -140,8 +140,9 @@ class Keeper:
             self._exit_code = GONE
 
     def _kill_vmm(self) -> None:
+        """Those of its processes that are ours to kill: of another uid there should be none."""
         for pidfd in self._vmm:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
 
     def _give_up(self, why: str) -> None:

@@ -24,6 +24,7 @@ from wrennd.core.errors import SnapshotBroken, VmmFailed
 from wrennd.host import pagers
 from wrennd.host.pagers import Source
 from wrennd.linux import process
+from wrennd.linux.cgroup import Hierarchy
 from wrennd.pager.keeper import BROKEN, FATAL, GONE
 
 PAGES = 1000
@@ -293,6 +294,29 @@ def test_the_pager_is_confined(program, run_dir, snapshot):
             assert list(Path(f"/proc/{pid}/root/").iterdir()) == []
             # What has another uid can't look into it: it is root's in /proc.
             assert Path(f"/proc/{pid}/mem").stat().st_uid == 0
+
+
+def test_the_pager_is_in_its_sandboxs_cgroup(run_dir, snapshot):
+    hierarchy = Hierarchy.find()
+    assert hierarchy is not None, "the tests of the root tier need a cgroup2 mount"
+    group = hierarchy.make("wrenn-tstpgr", "one")
+    try:
+        where = place(run_dir, cgroup_procs=group.procs)
+        with pagers.serve(snapshot.source(), where) as pager:
+            pager.wait_ready(Deadline.after(60))
+            assert group.pids() == [pager.pid]
+    finally:
+        group.remove(Deadline.after(30))
+        group.path.parent.rmdir()
+
+
+def test_a_cgroup_that_is_gone_is_named(run_dir, snapshot, tmp_path):
+    where = place(run_dir, cgroup_procs=tmp_path / "none")
+    with (
+        pytest.raises(VmmFailed, match="exit code 126 .*join cgroup"),
+        pagers.serve(snapshot.source(), where) as pager,
+    ):
+        pager.wait_ready(Deadline.after(60))
 
 
 def test_content_differs_from_zeros():
