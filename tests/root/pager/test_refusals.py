@@ -311,9 +311,9 @@ def test_the_pager_is_in_its_sandboxs_cgroup(run_dir, snapshot):
 
 
 def test_a_cgroup_that_is_gone_is_named(run_dir, snapshot, tmp_path):
-    where = place(run_dir, cgroup_procs=tmp_path / "none")
+    where = place(run_dir, cgroup_procs=tmp_path / "none/cgroup.procs")
     with (
-        pytest.raises(VmmFailed, match="exit code 126 .*join cgroup"),
+        pytest.raises(VmmFailed, match=r"exit code 126 .*join cgroup"),
         pagers.serve(snapshot.source(), where) as pager,
     ):
         pager.wait_ready(Deadline.after(60))
