@@ -88,6 +88,17 @@ def test_a_source_below_tmp_is_found_though_the_root_is_built_there():
         assert run("cat", "/boot/vmlinux", binds=binds).stdout == "k"
 
 
+def test_a_proc_of_its_own_shows_its_own_processes_and_nothing_else():
+    binds = [[BUSYBOX, BUSYBOX, False]]
+    script = "echo /proc/*; cat /proc/$$/status; cat /proc/1/status"
+    done = run("sh", "-c", script, binds=binds, proc=True)
+    shown, _, status = done.stdout.partition("\n")
+    own = status_of(status)["Pid"]
+    assert set(shown.split()) == {"/proc/self", "/proc/thread-self", f"/proc/{own}"}
+    assert "'/proc/1/status': No such file" in done.stderr
+    assert run("touch", "/proc/new", binds=binds, proc=True).returncode != 0
+
+
 def test_an_empty_network_namespace_and_a_name_of_its_own():
     assert run("hostname").stdout == "vmm\n"
     links = run("ip", "-o", "link").stdout.splitlines()
