@@ -3,9 +3,10 @@
     workload.py serve SOCKET DIRECTORY MIB FILES    keep them, until told to stop
     workload.py ask SOCKET REQUEST                  print the answer, one line of JSON
 
-Requests: `step SEED COUNT` changes COUNT pages and some files; `check` compares every page and
-file with what it must hold; `stop`. Each answer has a digest of the whole model, which the host
-remembers: a guest that was taken back as a whole would find itself in order.
+Requests: `fill SEED` gives every page something to hold; `step SEED COUNT` changes COUNT pages and
+some files; `check` compares every page and file with what it must hold; `stop`. Each answer has a
+digest of the whole model, which the host remembers: a guest that was taken back as a whole would
+find itself in order.
 
 It imports the standard library only and runs on the interpreter of the guest agent.
 """
@@ -29,6 +30,11 @@ class Pages:
     def __init__(self, mib):
         self.words = [0] * (mib << 8)
         self.memory = mmap.mmap(-1, mib << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+
+    def fill(self, chance):
+        for page in range(len(self.words)):
+            self.words[page] = chance.getrandbits(64)
+            self.memory[page * PAGE : page * PAGE + PAGE] = content(self.words[page])
 
     def change(self, chance):
         page = chance.randrange(len(self.words))
@@ -119,6 +125,9 @@ def perform(request, pages, files):
             if number % 50 == 0:
                 files.change(chance)
         churn(chance)
+        return {}
+    if request[0] == "fill":
+        pages.fill(random.Random(int(request[1])))
         return {}
     if request[0] == "check":
         wrong = [*pages.wrong(), *files.wrong()]
