@@ -66,6 +66,7 @@ class Server:
     def __init__(self, job: Job, wanted: bytes = b"") -> None:
         self._uffd = job.uffd
         self._memory = Uffd(job.uffd)
+        self._copy = self._memory.copy
         # (address, end, shift, first page, page behind the last)
         self._regions = tuple(
             (r.address, r.end, r.shift, r.first, r.first + r.pages) for r in job.handshake.regions
@@ -187,13 +188,21 @@ class Server:
 
     def _fault(self, address: int) -> None:
         """Install the page, waking who waits for it; note its window."""
-        _, _, shift, first, last = self._region(address)
+        start, end, shift, first, last = self._regions[0]
+        if not start <= address < end:
+            shift, first, last = self._region(address)
         page = address - shift >> PAGE_SHIFT
         at = (page << PAGE_SHIFT) + shift
         state = self._state[page]
         if state == ABSENT:
+            # As `_put`, spelled out: this is what a guest waits for.
+            source = self._table[page]
             try:
-                self._put(page, 1, at)
+                if source:
+                    place = self._addresses[source] + (page << PAGE_SHIFT)
+                    self._copy(at, place, 1, self._copy_mode)
+                else:
+                    self._memory.zero(at, 1, 0)
             except FileExistsError:
                 self._memory.wake(at)
             self._state[page] = TOUCHED
@@ -205,10 +214,11 @@ class Server:
         else:
             self._check_is_there(page, at)
 
-    def _region(self, address: int) -> tuple[int, int, int, int, int]:
-        for region in self._regions:
-            if region[0] <= address < region[1]:
-                return region
+    def _region(self, address: int) -> tuple[int, int, int]:
+        """Its shift, first page, and the page behind its last."""
+        for start, end, shift, first, last in self._regions:
+            if start <= address < end:
+                return shift, first, last
         raise Fatal(f"a fault at {address:#x}, where the guest has no memory")
 
     def _check_is_there(self, page: int, at: int) -> None:
@@ -218,7 +228,7 @@ class Server:
             if source:
                 place = self._addresses[source] + (page << PAGE_SHIFT)
                 mode = UFFDIO_COPY_MODE_DONTWAKE | self._copy_mode
-                self._memory.copy(at, place, 1, mode)
+                self._copy(at, place, 1, mode)
             else:
                 self._memory.zero(at, 1, UFFDIO_ZEROPAGE_MODE_DONTWAKE)
         except FileExistsError:
@@ -231,7 +241,7 @@ class Server:
         something there, the zeros must count as written: the next snapshot inherits else."""
         try:
             if self._wp and self._table[page]:
-                self._memory.copy(at, self._zeros, 1, 0)
+                self._copy(at, self._zeros, 1, 0)
             else:
                 self._memory.zero(at, 1, 0)
         except FileExistsError:
@@ -292,4 +302,4 @@ class Server:
         if not source:
             return self._memory.zero(at, count, 0)
         place = self._addresses[source] + (page << PAGE_SHIFT)
-        return self._memory.copy(at, place, count, self._copy_mode)
+        return self._copy(at, place, count, self._copy_mode)
