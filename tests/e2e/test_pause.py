@@ -1,12 +1,14 @@
 """`wrenn pause`, `resume` and `snapshot`, as a user sees them."""
 
 import json
+import random
 import subprocess
 
 import pytest
 
 from leaks import LeakCheck
 from wrenn_command import WRENN, environment, running, wrenn
+from wrennd.core.deadline import Deadline
 
 SMALL = ("--template", "busybox", "--memory", "128")
 
@@ -105,6 +107,10 @@ def test_a_template_and_what_is_made_of_it(sandbox, data_dir, layout):
     made = told(
         data_dir, "create", "--template", "e2e-template", "--count", "2", "--env", "A=new"
     ).split()
+    run = ("run", "--template", "e2e-template", "--", "cat", "/dev/shm/m")
+    assert told(data_dir, *run) == "memory\n"
+    done = wrenn(data_dir, "create", "--template", "e2e-template", "--memory", "256")
+    assert_clear(done, "have 128 MiB of memory, not 256")
     told(data_dir, "snapshot", "rm", "e2e-template")
     script = "cat /dev/shm/m; hostname; echo $A; head -c 16 /dev/urandom | od -An -tx1"
     said = [told(data_dir, "exec", one, "--", "sh", "-c", script) for one in (*made, sandbox)]
@@ -140,3 +146,26 @@ def test_where_nothing_is_nothing_is_made(data_dir, tmp_path):
     assert_clear(wrenn(nowhere, "pause", "a" * 20), "no data directory")
     assert wrenn(nowhere, "snapshot", "ls").stderr == "there are no snapshot templates\n"
     assert not nowhere.exists()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("seed", range(2))
+def test_killed_at_any_moment(sandbox, data_dir, seed):
+    """Each command has a guard, which brings the sandbox to a state that lasts; nothing is lost."""
+    chance = random.Random(seed)
+    for _ in range(8):
+        for command in ("pause", "resume"):
+            with running(data_dir, command, sandbox) as child:
+                try:
+                    child.wait(chance.uniform(0, 4))
+                except subprocess.TimeoutExpired:
+                    child.kill()
+                child.wait(60)
+            deadline = Deadline.after(100)
+            while (row := listed(data_dir, "--all")[sandbox])["state"] not in ("running", "paused"):
+                assert row["state"] in ("pausing", "resuming")
+                deadline.check("the guard's work")
+        if listed(data_dir)[sandbox]["state"] == "paused":
+            told(data_dir, "resume", sandbox)
+        assert told(data_dir, "exec", sandbox, "--", "cat", "/dev/shm/m") == "memory\n"

@@ -4,6 +4,8 @@ One guest serves most of these tests. In it a program counts, and a file in memo
 have known contents: after each failure it must have gone on, with all its data.
 """
 
+import contextlib
+import dataclasses
 import os
 import signal
 import subprocess
@@ -15,7 +17,7 @@ import pytest
 from leaks import LeakCheck
 from wrennd.core.config import Config
 from wrennd.core.deadline import Deadline
-from wrennd.core.errors import SnapshotBroken, WrongState
+from wrennd.core.errors import SnapshotBroken, SnapshotIncompatible, WrongState
 from wrennd.core.ids import new_sandbox_id
 from wrennd.core.model import Command, SandboxRequest
 from wrennd.core.sandboxes import Exit, Output
@@ -28,6 +30,7 @@ from wrennd.host.local_snapshots import LocalSnapshots
 from wrennd.host.reclaim import on_this_host, reclaim
 from wrennd.linux import process
 from wrennd.snapshot import store
+from wrennd.snapshot.manifest import Manifest
 
 PREPARE = """
 cd /home/user
@@ -68,7 +71,15 @@ def shared_world(sandboxes):
     run(sandboxes, made, PREPARE)
     yield made
     sandboxes.kill(made)
+    reap()
     check.finish()
+
+
+def reap():
+    """VMMs that this process started and let go of, and another one killed: no parent but us."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 @pytest.fixture
@@ -233,6 +244,52 @@ def test_what_a_killed_command_left_is_finished_or_undone(sandboxes, guest, what
     check_kill(sandboxes, guest, what, name)
 
 
+@contextmanager
+def other_manifest(sandboxes, sandbox_id, change):
+    """Its snapshot says something else of itself."""
+    number = found(sandboxes, sandbox_id).generation
+    path = sandboxes.layout.sandbox(sandbox_id).generation(number) / "manifest.json"
+    was = path.read_bytes()
+    path.chmod(0o600)
+    try:
+        path.write_bytes(change(was))
+        yield
+    finally:
+        path.write_bytes(was)
+        path.chmod(0o444)
+
+
+def with_vmm(**changes):
+    def change(raw):
+        manifest = Manifest.decode(raw)
+        vmm = dataclasses.replace(manifest.facts.vmm, **changes)
+        facts = dataclasses.replace(manifest.facts, vmm=vmm)
+        return dataclasses.replace(manifest, facts=facts).encode()
+
+    return change
+
+
+MISFITS = [
+    (with_vmm(kind="firecracker"), "firecracker"),
+    (with_vmm(version="6.9"), "QEMU 6.9"),
+    (with_vmm(snapshot_version="0.1"), "state is of version 0.1"),
+    (with_vmm(devices=("block",)), "devices"),
+    (lambda raw: raw.replace(b'"format": 1', b'"format": 2'), "format 2"),
+]
+
+
+def test_what_fits_no_vmm_here_is_refused_by_name(sandboxes, guest):
+    sandboxes.pause(guest, Timings())
+    for change, word in MISFITS:
+        with (
+            other_manifest(sandboxes, guest, change),
+            pytest.raises(SnapshotIncompatible, match=word),
+        ):
+            sandboxes.resume(guest, Timings())
+        assert state(sandboxes, guest) is State.PAUSED
+    assert not on_host(sandboxes, guest)
+
+
 @pytest.mark.long
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("what", ["pause", "snapshot", "resume"])
@@ -289,15 +346,15 @@ def test_a_damaged_snapshot_is_named_and_the_disk_can_still_be_booted(sandboxes,
         sandboxes.kill(made)
 
 
-@pytest.mark.long
-@pytest.mark.timeout(1500)
 def test_a_chain_is_collapsed_when_it_is_long(sandboxes, guest):
-    lengths = []
-    for _ in range(13):
-        sandboxes.pause(guest, Timings())
+    lengths, layout = [], sandboxes.layout
+    for _ in range(3):
+        with sandboxes.operation(guest) as journal:
+            Lifecycle(layout, sandboxes.network, journal, max_incremental=1).pause(Timings())
         lengths.append(len(LocalSnapshots(sandboxes).show(guest).generations))
         sandboxes.resume(guest, Timings())
-        assert run(sandboxes, guest, CHECK) == ""
-    assert max(lengths) <= 11
+    assert max(lengths) == 2
     assert 1 in lengths
+    paths = layout.sandbox(guest)
+    assert store.generations(paths.data) == [found(sandboxes, guest).generation]
     assert LocalSnapshots(sandboxes).verify(guest) == ()

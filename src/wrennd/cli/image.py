@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from wrennd.cli import standalone
+from wrennd.cli import standalone, tables
 from wrennd.cli.options import DataDir, Json, configured
 from wrennd.cli.progress import Progress
 from wrennd.core.sizes import format_bytes
@@ -37,17 +35,21 @@ def ls(as_json: Json = False, data_dir: DataDir = None) -> None:
     if not found:
         print("there are no images yet; wrenn setup builds them", file=sys.stderr)
         return
-    table = Table("NAME", "DIGEST", "DISK", "TAKES", "AGE", "FROM", box=None, pad_edge=False)
-    for row in found:
-        table.add_row(
-            row["name"],
-            row["digest"][:12],
-            format_bytes(row["size_bytes"]),
-            format_bytes(row["disk_bytes"]),
-            format_age(row["age_s"]),
-            "import" if "imported" in row["facts"] else "recipe",
-        )
-    Console().print(table)
+    columns = ("NAME", "DIGEST", "DISK", "TAKES", "AGE", "FROM")
+    tables.show(
+        columns,
+        (
+            (
+                row["name"],
+                row["digest"][:12],
+                format_bytes(row["size_bytes"]),
+                format_bytes(row["disk_bytes"]),
+                format_age(row["age_s"]),
+                "import" if "imported" in row["facts"] else "recipe",
+            )
+            for row in found
+        ),
+    )
 
 
 @app.command("build")

@@ -7,10 +7,8 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Column, Table
 
-from wrennd.cli import standalone
+from wrennd.cli import standalone, tables
 from wrennd.cli.image import age_s, format_age
 from wrennd.cli.options import DataDir, Json, configured
 from wrennd.core.sandboxes import Listed
@@ -18,7 +16,6 @@ from wrennd.core.states import State
 
 HELP = "List sandboxes."
 COLUMNS = ("ID", "TEMPLATE", "STATE", "TIER", "VCPUS", "MEMORY", "AGE", "ADDRESS")
-WIDE = 500
 
 
 def ls(
@@ -41,22 +38,24 @@ def ls(
         print("there are no sandboxes", file=sys.stderr)
 
 
-def _print(rows: list[Listed]) -> None:
+def _print(found: list[Listed]) -> None:
     now = datetime.now(UTC)
-    table = Table(*(Column(name, no_wrap=True) for name in COLUMNS), box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(
-            row.id,
-            row.template,
-            row.state,
-            row.tier,
-            str(row.vcpus),
-            f"{row.mem_mib} MiB",
-            format_age(_age_s(row, now)),
-            row.address or row.error,
-        )
-    # For a program that reads it nothing is cut off; rich would, at 80 columns.
-    Console(width=None if sys.stdout.isatty() else WIDE).print(table)
+    tables.show(
+        COLUMNS,
+        (
+            (
+                row.id,
+                row.template,
+                row.state,
+                row.tier,
+                str(row.vcpus),
+                f"{row.mem_mib} MiB",
+                format_age(_age_s(row, now)),
+                row.address or row.error,
+            )
+            for row in found
+        ),
+    )
 
 
 def _age_s(row: Listed, now: datetime) -> int:

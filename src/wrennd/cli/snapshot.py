@@ -7,12 +7,9 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Column, Table
 
-from wrennd.cli import run_options, standalone
+from wrennd.cli import run_options, standalone, tables
 from wrennd.cli.image import age_s, format_age
-from wrennd.cli.ls import WIDE
 from wrennd.cli.options import DataDir, Json, SandboxId, configured
 from wrennd.cli.pause import told
 from wrennd.core.sandboxes import ListedTemplate, Shown
@@ -95,24 +92,24 @@ def verify(what: What, as_json: Json = False, data_dir: DataDir = None) -> int:
     return DAMAGED if problems else 0
 
 
-def _print_templates(rows: list[ListedTemplate], now: datetime) -> None:
-    names = ("NAME", "FROM", "TIER", "VCPUS", "MEMORY", "TAKES", "OWN", "AGE")
-    table = Table(*(Column(name, no_wrap=True) for name in names), box=None, pad_edge=False)
-    for row in rows:
-        if row.error:
-            table.add_row(row.name, row.error)
-            continue
-        table.add_row(
-            row.name,
-            row.template,
-            row.tier,
-            str(row.vcpus),
-            f"{row.mem_mib} MiB",
-            format_bytes(row.disk_bytes),
-            format_bytes(row.own_bytes),
-            format_age(_age_s(row, now)),
-        )
-    _print(table)
+def _print_templates(found: list[ListedTemplate], now: datetime) -> None:
+    columns = ("NAME", "FROM", "TIER", "VCPUS", "MEMORY", "TAKES", "OWN", "AGE")
+    tables.show(columns, (_row(template, now) for template in found))
+
+
+def _row(found: ListedTemplate, now: datetime) -> tuple[str, ...]:
+    if found.error:
+        return found.name, found.error
+    return (
+        found.name,
+        found.template,
+        found.tier,
+        str(found.vcpus),
+        f"{found.mem_mib} MiB",
+        format_bytes(found.disk_bytes),
+        format_bytes(found.own_bytes),
+        format_age(_age_s(found, now)),
+    )
 
 
 def _print_shown(found: Shown) -> None:
@@ -121,23 +118,22 @@ def _print_shown(found: Shown) -> None:
         f"{found.zero_pages} of them zero; {format_bytes(found.disk_bytes)} on the disk, "
         f"{format_bytes(found.own_bytes)} of them shared with nobody"
     )
-    names = ("GENERATION", "AGE", "ON DISK", "PAGES", "STORED", "ZEROED", "SHARED BY")
-    table = Table(*(Column(name, no_wrap=True) for name in names), box=None, pad_edge=False)
-    for row in found.generations:
-        table.add_row(
-            row.build[:12],
-            format_age(int(row.age_s)),
-            format_bytes(row.disk_bytes),
-            str(row.pages),
-            str(row.data_pages),
-            str(row.zero_pages),
-            str(row.shared_by),
-        )
-    _print(table)
-
-
-def _print(table: Table) -> None:
-    Console(width=None if sys.stdout.isatty() else WIDE).print(table)
+    columns = ("GENERATION", "AGE", "ON DISK", "PAGES", "STORED", "ZEROED", "SHARED BY")
+    tables.show(
+        columns,
+        (
+            (
+                row.build[:12],
+                format_age(int(row.age_s)),
+                format_bytes(row.disk_bytes),
+                str(row.pages),
+                str(row.data_pages),
+                str(row.zero_pages),
+                str(row.shared_by),
+            )
+            for row in found.generations
+        ),
+    )
 
 
 def _age_s(row: ListedTemplate, now: datetime) -> int:

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv4Network
 from wrennd.core.config import Config
 from wrennd.core.errors import HostUnsuitable, SnapshotIncompatible
 from wrennd.core.model import SandboxSpec
-from wrennd.host import setup, vmm_facts
+from wrennd.host import vmm_facts
 from wrennd.host.machine import Parts
 from wrennd.host.making import Ground
 from wrennd.linux import routes
@@ -49,6 +49,9 @@ def probe_guest(layout: Layout, kernel: Kernel) -> Guest:
 
 def for_image(config: Config, layout: Layout, spec: SandboxSpec, report: Report) -> Parts:
     """To boot a base image, which is built if it is not there yet. Errors: as of a setup."""
+    # All that builds images: a fifth of the time that other commands take to start.
+    from wrennd.host import setup
+
     setup.ensure(layout, spec.image, report)
     images = ImageStore(layout)
     kernel = images.kernel()

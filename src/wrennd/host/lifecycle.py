@@ -13,6 +13,7 @@ A snapshot of a sandbox that goes on is a pause that is left before the end: the
 its own newest one before it runs again, since its VM counts changes from there on.
 """
 
+import errno
 import json
 import logging
 import os
@@ -21,7 +22,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from wrennd.core.errors import Error, GuestFailed, SnapshotIncompatible, WrongState
+from wrennd.core.errors import (
+    Error,
+    GuestFailed,
+    NoCapacity,
+    SnapshotIncompatible,
+    VmmRefused,
+    WrongState,
+)
 from wrennd.core.states import State, require
 from wrennd.core.timings import Timings
 from wrennd.host import pagers, recovery, vmm_facts
@@ -205,7 +213,8 @@ class Lifecycle:
             # From now on only the VMM knows what has changed since the last generation.
             journal.update(needs_full=True)
             kind = SnapshotKind.DIFF if is_diff else SnapshotKind.FULL
-            written = machine.vm.snapshot(kind, paths.out)
+            with _full_disk_named(paths.out):
+                written = machine.vm.snapshot(kind, paths.out)
         self._step("written")
         with timings.phase("keep"), store.draft(paths.generation(found.pending)) as made:
             made.take_state(written.state)
@@ -253,6 +262,20 @@ class Lifecycle:
         journal.update(generation=number)
         recovery.drop_others(journal)
         self._step("collapsed")
+
+
+@contextmanager
+def _full_disk_named(directory: Path) -> Iterator[None]:
+    """Firecracker has no code for it: of a full disk its words tell, which are the system's."""
+    try:
+        yield
+    except VmmRefused as error:
+        if os.strerror(errno.ENOSPC) not in str(error):
+            raise
+        raise NoCapacity(
+            f"the filesystem of {directory} is full: the guest's memory could not be written",
+            hint="free some space: wrenn snapshot ls and wrenn ls --all say what there is",
+        ) from error
 
 
 def next_number(journal: Journal) -> int:

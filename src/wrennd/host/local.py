@@ -145,7 +145,11 @@ class LocalSandboxes:
 
     @contextmanager
     def connect(self, sandbox_id: str) -> Iterator[LocalSandbox]:
-        found = record.load(self.layout.sandbox(self.match(sandbox_id)))
+        paths = self.layout.sandbox(self.match(sandbox_id))
+        found = record.load(paths)
+        if found.state.is_passing and found.owner is Owner.INSTALLATION:
+            with self.operation(found.id):  # whoever is at work on it is done then
+                found = record.load(paths)
         require(found.id, found.state, State.RUNNING, reason=found.error)
         try:
             if found.is_pager_lost:

@@ -83,7 +83,8 @@ def reclaim_one(
 
 
 def _is_there(layout: Layout, network: Network, sandbox_id: str) -> bool:
-    return sandbox_id in ids(layout) or sandbox_id in on_this_host(layout, network)
+    is_known = layout.sandbox(sandbox_id).data.exists()
+    return is_known or sandbox_id in on_this_host(layout, network)
 
 
 def _cgroups(layout: Layout) -> set[str]:

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from wrennd.core.errors import Error
+from wrennd.core.errors import DeadlineExceeded, Error, GuestFailed
 from wrennd.core.states import State
 from wrennd.host import record, unmake
 from wrennd.host.machine import Machine
@@ -114,19 +114,31 @@ def commit(journal: Journal) -> None:
 def let_go_on(layout: Layout, network: Network, journal: Journal, machine: Machine) -> None:
     """Let the guest run on that was stopped for a pause or a snapshot; if it can't, it is in error.
 
-    A generation that is not committed is removed.
+    A generation that is not committed is removed. An agent that does not answer is no reason to
+    end a guest: it may have been so before.
     """
-    store.remove_leftovers(journal.paths.data)
-    empty(journal.paths.out)
+    try:
+        store.remove_leftovers(journal.paths.data)
+        empty(journal.paths.out)
+    except OSError as error:  # the VMM may write there while we do this
+        log.warning("what a pause had made is not all removed", extra={"why": str(error)})
     dm.mend(layout.installation, journal.record.id)
     try:
         machine.vm.resume()
-        machine.envd.unfreeze()
+        _thaw(machine)
     except (Error, OSError) as error:
         why = f"its guest could not go on when a pause had failed: {error}"
         fail(layout, network, journal, why)
         return
     journal.update(state=State.RUNNING, pending=0)
+
+
+def _thaw(machine: Machine) -> None:
+    """Errors: VmmFailed."""
+    try:
+        machine.envd.unfreeze()
+    except (GuestFailed, DeadlineExceeded) as error:
+        log.warning("the guest's agent could not thaw it", extra={"why": str(error)})
 
 
 def finish_pause(layout: Layout, network: Network, journal: Journal, step: Step = no_step) -> None:
