@@ -31,7 +31,9 @@ def fit_out(payload: IO[bytes]) -> list[str]:
     except (FileExistsError, NotADirectoryError) as error:
         raise BadTree(f"{error.filename} is in the way of what every image carries") from error
     with tarfile.open(fileobj=payload) as archive:
-        archive.extractall(ours, filter="fully_trusted", numeric_owner=True)
+        # An argument of extractall from Python 3.11.4 on only; Debian 12 has 3.11.2, without any.
+        archive.extraction_filter = getattr(tarfile, "fully_trusted_filter", None)
+        archive.extractall(ours, numeric_owner=True)
     return _add_user()
 
 
