@@ -15,15 +15,18 @@ BINDIR ?= /usr/local/bin
 HOST_PACKAGES := python3-venv gcc libc6-dev qemu-system-x86 nftables mmdebstrap e2fsprogs
 TEST_PACKAGES := iproute2 busybox-static shellcheck xfsprogs procps util-linux mount tmux curl
 
+# How often the benchmarks measure each thing.
+N ?= 10
+
 # For the lab host: a binary to test besides, and pytest's arguments.
 FIRECRACKER ?=
 LAB_ARGS ?=
 LAB_FIRECRACKER = $(if $(FIRECRACKER),--firecracker "$(FIRECRACKER)")
 
-.PHONY: help run test test-all lab lab-shell check bench bench-envd bench-pager fresh install proto clean packages test-packages
+.PHONY: help run test test-all lab lab-shell check bench bench-boot bench-pause bench-pager bench-collapse bench-envd fresh install proto clean packages test-packages
 
 help: ## Show this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-11s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
 
 run: $(VENV)/.installed ## Boot a microVM, run `echo hello` in it, clean up
 	@$(VENV)/bin/wrenn run -- echo hello
@@ -46,14 +49,23 @@ check: $(VENV)/.dev test-packages ## Format, lint, types, unit tests
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/python -m pytest -q tests/unit
 
-bench: $(VENV)/.dev test-packages ## Measure boot and exec, beside a bare QEMU
-	@$(VENV)/bin/python tests/bench/boot.py
+bench: $(VENV)/.dev test-packages ## Measure all that has limits, medians of N=10 (half an hour)
+	@$(VENV)/bin/python tests/bench/every.py -n $(N)
+
+bench-boot: $(VENV)/.dev test-packages ## Measure boot and exec, beside a bare QEMU
+	@$(VENV)/bin/python tests/bench/boot.py -n $(N)
+
+bench-pause: $(VENV)/.dev test-packages ## Measure pause and resume, beside a script
+	@$(VENV)/bin/python tests/bench/pause.py -n $(N)
+
+bench-collapse: $(VENV)/.dev test-packages ## Measure a collapse, beside cp
+	@$(VENV)/bin/python tests/bench/collapse.py -n $(N)
 
 bench-envd: $(VENV)/.dev test-packages ## Measure the guest agent inside a guest (minutes)
 	@$(VENV)/bin/python tests/bench/envd.py
 
 bench-pager: $(VENV)/.dev test-packages ## Measure the pager beside one in C
-	@$(VENV)/bin/python tests/bench/pager.py
+	@$(VENV)/bin/python tests/bench/pager.py -n $(N)
 
 fresh: $(VENV)/.dev test-packages ## Prove `make run` and `make test` in a fresh Debian 12
 	@$(VENV)/bin/python tests/bench/fresh.py

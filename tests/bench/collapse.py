@@ -1,14 +1,15 @@
 """Measure a collapse beside `cp --sparse=always` of the same bytes, both synced, input cached.
 
-    python tests/bench/collapse.py [DIRECTORY]
+    python tests/bench/collapse.py [-n ROUNDS] [DIRECTORY]
 
 The chain is made by pauses, which are timed too: 1 GiB of memory, a first generation with data in
 half of its pages, and ten more that change 3 % each in runs of 8 pages. The collapse is the whole
 operation, with its directory, header and syncs; cp copies the one file that it makes. The ratio
-is the speed of the collapse to that of cp, of medians of 10 rounds that alternate. Exits with 1
+is the speed of the collapse to that of cp, of medians of rounds that alternate. Exits with 1
 when it is below the goal.
 """
 
+import argparse
 import os
 import random
 import statistics
@@ -30,7 +31,6 @@ from wrennd.snapshot.store import remove
 MEM_MIB = 1024
 PAGES = MEM_MIB * MIB // PAGE_SIZE
 INCREMENTS = 10
-ROUNDS = 10
 GOAL = 0.7
 
 
@@ -82,14 +82,14 @@ def timed_copy(source: Path, target: Path) -> float:
     return time.perf_counter() - start
 
 
-def compare(chain: Snapshot, directory: Path) -> tuple[float, float, int]:
+def compare(chain: Snapshot, directory: Path, rounds: int) -> tuple[float, float, int]:
     """Seconds of a collapse and of a copy, and how many bytes each of them wrote."""
     merged = collapse(chain, directory / "merged")
     (image,) = merged.memfiles
     image.read_bytes()
     stored = image.stat().st_blocks * 512
     collapses, copies = [], []
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         collapses.append(timed_collapse(chain, directory / "timed"))
         remove(directory / "timed")
         copies.append(timed_copy(image, directory / "copy"))
@@ -98,11 +98,14 @@ def compare(chain: Snapshot, directory: Path) -> tuple[float, float, int]:
 
 
 def main() -> int:
-    parent = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("/var/tmp")
-    with tempfile.TemporaryDirectory(dir=parent) as name:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("-n", type=int, default=10, help="rounds (default 10)")
+    parser.add_argument("directory", type=Path, nargs="?", default=Path("/var/tmp"))
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=options.directory) as name:
         directory = Path(name)
         chain = make_chain(directory)
-        ours, theirs, stored = compare(chain, directory)
+        ours, theirs, stored = compare(chain, directory, options.n)
         runs = sum(1 for run in chain.header.runs() if run[2])
     print(f"{INCREMENTS + 1} generations, {stored / MIB:.0f} MiB of data in {runs} runs")
     print(f"collapse              {ours * 1000:6.0f} ms  {stored / ours / MIB:6.0f} MiB/s")
