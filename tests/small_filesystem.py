@@ -15,9 +15,10 @@ MAKE = {
 
 
 @contextmanager
-def tmpfs(mount: Path, size_kib: int) -> Iterator[Path]:
+def tmpfs(mount: Path, size_kib: int, *, huge: str = "never") -> Iterator[Path]:
+    """huge: what pages it takes, see tmpfs(5)."""
     mount.mkdir()
-    options = f"size={size_kib}k,mode=0700"
+    options = f"size={size_kib}k,mode=0700,huge={huge}"
     process.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", mount], timeout_s=60)
     try:
         yield mount

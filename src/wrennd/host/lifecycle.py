@@ -36,6 +36,7 @@ from wrennd.host import pagers, recovery, vmm_facts
 from wrennd.host.machine import Machine
 from wrennd.host.making import Ground, Step, no_step
 from wrennd.host.record import Journal, Record
+from wrennd.linux import files
 from wrennd.network.slot import Network
 from wrennd.snapshot import collapse, store
 from wrennd.snapshot.manifest import Facts
@@ -207,7 +208,8 @@ class Lifecycle:
         """What the guest is at this moment, as its next generation."""
         journal, paths = self._journal, self._journal.paths
         found = journal.record
-        is_diff = not found.needs_full
+        # Where holes are not exact, pages that a Diff leaves out would look like zeroed ones.
+        is_diff = not found.needs_full and files.has_exact_holes(paths.out)
         parent = open_snapshot(paths.generation(found.parent)) if is_diff and found.parent else None
         with timings.phase("write"):
             # From now on only the VMM knows what has changed since the last generation.

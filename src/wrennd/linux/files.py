@@ -3,7 +3,9 @@
 import ctypes
 import errno
 import fcntl
+import mmap
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +19,7 @@ _sync_file_range = function(
 )
 # What FICLONE says where files can't be cloned: the filesystem, or these two files.
 CANT_CLONE = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY, errno.ENOSYS, errno.EXDEV})
+_PROBE_PAGES = 4096  # 16 MiB, of which two pages are written
 FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 1, 2
 
 _fallocate = function("fallocate", ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
@@ -85,6 +88,24 @@ def data_runs(fd: int, size: int, *, start: int = 0) -> Iterator[tuple[int, int]
             return
         at = min(os.lseek(fd, data, os.SEEK_HOLE), size)
         yield data, at
+
+
+def has_exact_holes(directory: Path) -> bool:
+    """Whether it is known of every page of a sparse file there whether it was written.
+
+    Not on filesystems that work in larger pieces, which then are data as a whole: ZFS, a tmpfs with
+    huge pages. Those say so by their preferred block size, or by what SEEK_DATA finds.
+    """
+    page = mmap.PAGESIZE
+    with tempfile.TemporaryFile(dir=directory) as file:
+        fd = file.fileno()
+        if os.fstat(fd).st_blksize > page:
+            return False
+        os.ftruncate(fd, _PROBE_PAGES * page)
+        written = [(at * page, (at + 1) * page) for at in (5, _PROBE_PAGES - 3)]
+        for start, end in written:
+            os.pwrite(fd, b"\1" * (end - start), start)
+        return list(data_runs(fd, _PROBE_PAGES * page)) == written
 
 
 def copy_run(source: int, target: int, start: int, end: int) -> None:

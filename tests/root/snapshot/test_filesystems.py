@@ -17,6 +17,7 @@ from snapshot_samples import (
     write_diff,
 )
 from wrennd.core.errors import NoCapacity
+from wrennd.linux.files import has_exact_holes
 from wrennd.snapshot.collapse import collapse
 from wrennd.snapshot.store import remove, share
 from wrennd.snapshot.verify import verify
@@ -44,6 +45,21 @@ def test_a_chain_and_its_collapse(tmp_path, kind):
         assert image_of(merged) == memory
         assert verify(merged.directory) == ()
         assert merged.memfiles[0].read_bytes() == b"".join(memory)
+
+
+@pytest.mark.parametrize("kind", ["xfs", "ext4-1k", "ext4", "tmpfs"])
+def test_holes_are_known_page_by_page(tmp_path, kind):
+    manager = (
+        tmpfs(tmp_path / "mount", 64 << 10) if kind == "tmpfs" else on_loop(tmp_path, kind, 400)
+    )
+    with manager as mount:
+        assert has_exact_holes(mount)
+        assert list(mount.iterdir()) in ([], [mount / "lost+found"])
+
+
+def test_holes_of_huge_pages_are_not(tmp_path):
+    with tmpfs(tmp_path / "mount", 64 << 10, huge="always") as mount:
+        assert not has_exact_holes(mount)
 
 
 @pytest.fixture
