@@ -23,12 +23,17 @@ def pytest_addoption(parser):
     parser.addoption("--shard", metavar="I/N", help="run only part I of N of the long tests")
 
 
-def pytest_ignore_collect(collection_path):
-    """Inside the lab, importing what has no test for it would take minutes."""
-    is_foreign = collection_path.name.startswith("test_") and collection_path.parent.name != "lab"
-    if IS_LAB and is_foreign and "mark.lab" not in collection_path.read_text():
-        return True
-    return None
+def pytest_ignore_collect(collection_path, config):
+    """Inside the lab, importing what has no test that is wanted would take minutes."""
+    if not IS_LAB or not collection_path.name.startswith("test_"):
+        return None
+    mark = "smoke" if "smoke" in config.option.markexpr else "lab"
+    if mark == "lab" and collection_path.parent == TESTS / "lab":
+        return None
+    conftest = collection_path.with_name("conftest.py")
+    speaking = [path for path in (collection_path, conftest) if path.is_file()]
+    is_wanted = any(f"pytest.mark.{mark}" in path.read_text() for path in speaking)
+    return None if is_wanted else True
 
 
 def tier_of(item):

@@ -1,7 +1,8 @@
 """A VMM program under test: started on a socket of its own, spoken to in raw HTTP, always ended.
 
 The program is what the environment's WRENN_VMM names (a command line); `wrenn`'s own names for
-VMMs (auto, qemu-emulated, ...) and nothing mean our server.
+VMMs (auto, qemu-emulated, ...) and nothing mean our server. In the lab host the same tests are for
+each VMM with KVM there is: `under_test` says for which just now.
 """
 
 import json
@@ -10,6 +11,8 @@ import shlex
 import socket
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -22,14 +25,31 @@ TIMEOUT_S = 30.0
 OURS = (sys.executable, "-m", "wrennd.qemu_vmm")
 
 
+IN_LAB = {
+    "qemu-kvm": (*OURS, "--accel", "kvm"),
+    "firecracker": (os.environ.get("WRENN_LAB_FIRECRACKER", ""),),
+}
+_UNDER_TEST: list[str] = []  # a key of IN_LAB, while one of those is tested
+
+
+@contextmanager
+def under_test(name: str) -> Iterator[None]:
+    """Until its end, `program()` is that VMM of the lab's."""
+    _UNDER_TEST.append(name)
+    yield
+    _UNDER_TEST.pop()
+
+
 def program() -> tuple[str, ...]:
+    if _UNDER_TEST:
+        return IN_LAB[_UNDER_TEST[-1]]
     named = os.environ.get("WRENN_VMM", "")
     return OURS if named in ("", *VMM_CHOICES) else tuple(shlex.split(named))
 
 
 def is_ours() -> bool:
     """Whether our server is the program: what it refuses by name, a Firecracker does."""
-    return program() == OURS
+    return program()[: len(OURS)] == OURS
 
 
 @dataclass(frozen=True)

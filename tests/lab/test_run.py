@@ -4,7 +4,7 @@ import pytest
 
 from wrenn_command import wrenn
 
-pytestmark = pytest.mark.smoke
+HELLO = ("run", "--template", "busybox", "--memory", "128", "--", "echo", "hello")
 
 
 @pytest.fixture
@@ -13,6 +13,12 @@ def data_dir(layout, leak_check):
     return layout.data_dir
 
 
-def test_hello_on_kvm(data_dir):
-    said = wrenn(data_dir, "run", "--template", "busybox", "--memory", "128", "--", "echo", "hello")
+@pytest.mark.smoke
+def test_hello_with_what_is_there(data_dir):
+    said = wrenn(data_dir, *HELLO)
+    assert (said.returncode, said.stdout) == (0, "hello\n"), said.stderr
+
+
+def test_hello_on_each(data_dir, lab_vmm):
+    said = wrenn(data_dir, *HELLO, env={"WRENN_VMM": lab_vmm})
     assert (said.returncode, said.stdout) == (0, "hello\n"), said.stderr

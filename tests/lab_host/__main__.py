@@ -9,18 +9,13 @@ The exit code of `run` and `do` is pytest's or the command's; 125 says that the 
 
 import argparse
 import os
-import shutil
 import sys
-import tempfile
 from pathlib import Path
 
-from built_images import prepared_layout
-from lab_host import disk, guests, machine, order
-from lab_host.recipe import REPOSITORY
-from wrennd.core.deadline import Deadline
+from lab_host import order, session
+from lab_host.machine import LabFailed
 from wrennd.core.errors import Error
 
-LAB = REPOSITORY / ".cache" / "lab"
 TIMEOUT_S = 4 * 3600.0
 FAILED = 125
 
@@ -28,38 +23,12 @@ FAILED = 125
 def main() -> int:
     options = _parser().parse_args()
     try:
-        made = _order(options)
-        directory = fresh_directory()
-        boot = prepare(made, directory)
-        if not made.command:
-            return machine.shell(boot)
-        code = machine.run(boot, Deadline.after(options.timeout), _show)
-        _say(f"exit code {code}; results and logs: {directory}")
-    except (machine.LabFailed, Error, OSError) as error:
+        done = session.run(_order(options), timeout_s=options.timeout, show=_show, report=_say)
+    except (LabFailed, Error, OSError) as error:
         _say(str(error))
         return FAILED
-    return code
-
-
-def fresh_directory() -> Path:
-    """For one run's files; those of the runs before are gone, but for runs that go on."""
-    runs = LAB / "runs"
-    runs.mkdir(parents=True, exist_ok=True)
-    for old in sorted(runs.iterdir(), key=lambda path: path.stat().st_mtime)[:-KEPT_RUNS]:
-        shutil.rmtree(old)
-    return Path(tempfile.mkdtemp(prefix="", dir=runs))
-
-
-KEPT_RUNS = 8
-
-
-def prepare(made: order.Order, directory: Path) -> machine.Boot:
-    """Everything that a boot needs, built where it is missing."""
-    root = disk.prepared(LAB, _say)
-    data = guests.prepared(LAB, prepared_layout())
-    target = directory / "order.tar"
-    order.write(made, target)
-    return machine.Boot(disk=root, data=data, order=target, directory=directory)
+    _say(f"exit code {done.exit_code}; logs and results: {done.directory}")
+    return done.exit_code
 
 
 def _order(options: argparse.Namespace) -> order.Order:
@@ -78,8 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     for name in ("run", "do", "shell"):
         verb = verbs.add_parser(name)
         verb.add_argument("--firecracker", type=Path)
-        if name != "shell":
-            verb.add_argument("--timeout", type=float, default=TIMEOUT_S)
+        verb.add_argument("--timeout", type=float, default=TIMEOUT_S)
         if name == "run":
             verb.add_argument("arguments", nargs="*")
         if name == "do":

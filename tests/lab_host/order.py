@@ -41,7 +41,7 @@ def pytest_order(arguments: Sequence[str], firecracker: Path | None = None) -> O
     """Run the tests marked `lab`; `arguments` are pytest's and come last."""
     command = (
         *("python", "-m", "pytest", "-m", "lab", "-o", f"timeout={TEST_TIMEOUT_S}"),
-        *("-p", "no:cacheprovider", "--junitxml=/lab/results/junit.xml", *arguments),
+        *("-p", "no:cacheprovider", "-rsfE", "--junitxml=/lab/results/junit.xml", *arguments),
     )
     return Order(command=f"exec {shlex.join(command)}\n", firecracker=firecracker)
 

@@ -8,10 +8,38 @@ import pytest
 
 from leaks import LeakCheck
 from vmm_guest import ToldGuest, boot_source, make_initrd
-from vmm_server import Server, is_ours, program
+from vmm_server import IN_LAB, Server, is_ours, program, under_test
 from wrennd.linux import process
 
 TAPS = count()
+# What needs PyPI, or is about bytes only: outside the lab it says as much.
+NOT_IN_LAB = ("test_clients", "test_hostile")
+
+
+def pytest_itemcollected(item):
+    if item.path.stem not in NOT_IN_LAB:
+        item.add_marker(pytest.mark.lab)
+
+
+def pytest_generate_tests(metafunc):
+    """In the lab each test is for every VMM with KVM; those that boot nothing for Firecracker only,
+    since KVM makes no difference to our server there."""
+    if os.environ.get("WRENN_LAB"):
+        marks = {mark.name for mark in metafunc.definition.iter_markers()}
+        names = list(IN_LAB) if "vm" in marks else ["firecracker"]
+        metafunc.parametrize("vmm_under_test", names, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def vmm_under_test(request):
+    name = getattr(request, "param", None)
+    if name is None:
+        yield
+        return
+    if name == "firecracker" and not os.environ.get("WRENN_LAB_FIRECRACKER"):
+        pytest.skip("no Firecracker was given: make lab FIRECRACKER=FILE")
+    with under_test(name):
+        yield
 
 
 @pytest.fixture
