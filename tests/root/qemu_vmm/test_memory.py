@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from page_handler import PageHandler
+from swap_space import swap_space, swapped_kib
 from wrennd.core.deadline import Deadline
 from wrennd.linux import files, process
 from wrennd.qemu_vmm import memory_file
@@ -293,26 +294,8 @@ def tiny_disk(tmp_path):
 
 @pytest.fixture
 def swap():
-    """Some swap for the host, for as long as the test takes. Not on a tmpfs, as /tmp may be."""
-    path = Path(f"/var/tmp/wrenn-test-swap.{os.getpid()}")
-    try:
-        with path.open("xb") as file:
-            os.fchmod(file.fileno(), 0o600)
-            for _ in range(16):
-                file.write(bytes(1 << 20))
-        process.run(["mkswap", path], timeout_s=10)
-        process.run(["swapon", path], timeout_s=10)
-        try:
-            yield
-        finally:
-            process.run(["swapoff", path], timeout_s=60)
-    finally:
-        path.unlink(missing_ok=True)
-
-
-def swapped_kib(pid):
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmSwap")).split()[1])
+    with swap_space(16):
+        yield
 
 
 @pytest.mark.parametrize("tracking", TRACKINGS)
