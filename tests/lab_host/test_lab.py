@@ -1,4 +1,4 @@
-"""Boots the lab host and runs the tests that are for it: a smoke set, and in long tests all.
+"""Boots the lab host and runs the tests that are for it: a smoke set, and all.
 
 What they print is this test's output. A Firecracker for them is named by WRENN_LAB_FIRECRACKER.
 """
@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from lab_host import order, session
+
+pytestmark = pytest.mark.lab_host
 
 SMOKE_S = 600
 PART_S = 3 * 3600
@@ -35,7 +37,6 @@ def test_smoke():
     assert done.exit_code == 0, f"logs: {done.directory}"
 
 
-@pytest.mark.long
 @pytest.mark.timeout(PART_S + 900)
 @pytest.mark.parametrize("part", PARTS)
 def test_everything(part):
