@@ -134,7 +134,8 @@ class KeptSandbox:
             return
         with self.vm() as paused:
             full = paused.snapshot(SnapshotKind.FULL, self.paths.out)
-        assert differing_pages(self.newest(), full.memory) == []
+        found = differing_pages(self.newest(), full.memory)
+        assert not found, f"{len(found)} pages are not the guest's: {found[:20]}"
 
 
 @dataclass
@@ -169,7 +170,7 @@ class Workload:
         self.judge(self.ask("check"))
 
     def judge(self, found: dict) -> None:
-        assert (found["wrong_count"], found["wrong"]) == (0, [])
+        assert not found["wrong_count"], f"{found['wrong_count']} are wrong: {found['wrong']}"
         assert found["digest"] == self.digest, "it is what it was at another time"
 
 

@@ -190,6 +190,7 @@ def load_paused(held, sandbox, directory):
     return loaded, pager
 
 
+@pytest.mark.long
 def test_what_the_host_had_swapped_out_is_in_the_snapshot(make):
     sandbox = make()
     workload = Workload.start(sandbox, mib=8)
