@@ -182,12 +182,18 @@ class Lifecycle:
         machine = Machine.adopt(self._layout, journal.record)
         with ExitStack() as held:
             held.callback(machine.close)
-            journal.update(state=state, pending=next_number(journal))
+            needs_full = journal.record.needs_full
+            # Until the commit: from the VMM's answer on only it knows what has changed since the
+            # last generation.
+            journal.update(state=state, pending=next_number(journal), needs_full=True)
             with ExitStack() as undo:
                 undo.callback(recovery.let_go_on, self._layout, self._network, journal, machine)
                 self._step("begun")
-                self._stop(machine, timings)
-                snapshot = self._commit(machine, timings)
+                with ExitStack() as unasked:
+                    unasked.callback(journal.update, needs_full=needs_full)
+                    self._stop(machine, timings)
+                    unasked.pop_all()
+                snapshot = self._commit(machine, timings, needs_full=needs_full)
                 self._step("committed")
                 undo.pop_all()
             yield machine, snapshot
@@ -204,16 +210,14 @@ class Lifecycle:
             machine.vm.pause()
         self._step("stopped")
 
-    def _commit(self, machine: Machine, timings: Timings) -> Snapshot:
+    def _commit(self, machine: Machine, timings: Timings, *, needs_full: bool) -> Snapshot:
         """What the guest is at this moment, as its next generation."""
         journal, paths = self._journal, self._journal.paths
         found = journal.record
         # Where holes are not exact, pages that a Diff leaves out would look like zeroed ones.
-        is_diff = not found.needs_full and files.has_exact_holes(paths.out)
+        is_diff = not needs_full and files.has_exact_holes(paths.out)
         parent = open_snapshot(paths.generation(found.parent)) if is_diff and found.parent else None
         with timings.phase("write"):
-            # From now on only the VMM knows what has changed since the last generation.
-            journal.update(needs_full=True)
             kind = SnapshotKind.DIFF if is_diff else SnapshotKind.FULL
             with _full_disk_named(paths.out):
                 written = machine.vm.snapshot(kind, paths.out)

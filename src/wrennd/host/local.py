@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -24,8 +23,7 @@ from wrennd.host.making import Ground
 from wrennd.host.reclaim import ids, reclaim, reclaim_one
 from wrennd.host.record import Journal, Owner, Record
 from wrennd.host.templates import Template
-from wrennd.host.unmake import unmake
-from wrennd.linux import process
+from wrennd.host.unmake import kill_vmm, unmake
 from wrennd.linux.process import Guard
 from wrennd.snapshot.manifest import Facts
 from wrennd.snapshot.reader import open_snapshot
@@ -229,12 +227,7 @@ class LocalSandboxes:
         paths = self.layout.sandbox(sandbox_id)
         deadline = Deadline.after(KILL_S)
         while paths.data.exists():
-            with contextlib.suppress(NotFound):
-                found = record.load(paths)
-                if found.vmm_pid is not None and found.vmm_start_time is not None:
-                    process.kill_and_wait(
-                        found.vmm_pid, found.vmm_start_time, signal.SIGKILL, deadline
-                    )
+            kill_vmm(self.layout, self.network, sandbox_id)
             reclaim_one(self.layout, self.network, sandbox_id)
             deadline.check(f"ending sandbox {sandbox_id}, which belongs to a wrenn run,")
             time.sleep(LOOK_S)  # its directory's end is nothing that can be waited for

@@ -179,6 +179,7 @@ class Machine:
             needs_full=False,
             error="",
             guest_kernel=snapshot.manifest.facts.guest_kernel,
+            **making.facts,
         )
         log.info(
             "sandbox restored", extra={"sandbox": journal.record.id, **making.timings.phases_ms}
@@ -188,7 +189,9 @@ class Machine:
     @classmethod
     def _booted(cls, making: Making, kernel: Kernel) -> Self:
         booted, envd = making.boot(kernel)
-        making.journal.update(state=State.RUNNING, parent=0, needs_full=False, error="")
+        making.journal.update(
+            state=State.RUNNING, parent=0, needs_full=False, error="", **making.facts
+        )
         name = making.journal.record.id
         log.info("sandbox booted", extra={"sandbox": name, **making.timings.phases_ms})
         return cls(making.journal, booted, envd, making.held.pop_all())

@@ -1,8 +1,8 @@
 """The steps in which a machine is made, each put on one stack to be undone, newest first.
 
-The record is written before each thing is made, so that `host/reclaim.py` can unmake them after a
-crash. What is put on the stack are callbacks, never suspended generators: a stack that is dropped
-leaves the machine alone.
+The record says that one is being made before the first step, and everything that a step makes
+carries the sandbox's id, so that `host/reclaim.py` can unmake it after a crash. What is put on the
+stack are callbacks, never suspended generators: a stack that is dropped leaves the machine alone.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Any
 
 from wrennd.core.deadline import Deadline
 from wrennd.core.errors import DeadlineExceeded, GuestFailed, VmmFailed
@@ -86,15 +87,16 @@ class Making:
     step: Step = no_step
 
     def __post_init__(self) -> None:
-        """What every machine's record says before anything is made."""
-        self.journal.update(
-            boot_id=record.host_boot_id(),
-            vmm=self.ground.program.name,
-            tier=self.ground.program.tier,
-            overlay=self.ground.driver.name,
-            vmm_facts=asdict(self.ground.vmm),
-            resolvers=tuple(str(address) for address in self.ground.dns),
-        )
+        """What the record says of the machine once it runs: written at once, in the end. Until
+        then all that there is of it can be found by its id."""
+        self.facts: dict[str, Any] = {
+            "boot_id": record.host_boot_id(),
+            "vmm": self.ground.program.name,
+            "tier": self.ground.program.tier,
+            "overlay": self.ground.driver.name,
+            "vmm_facts": asdict(self.ground.vmm),
+            "resolvers": tuple(str(address) for address in self.ground.dns),
+        }
 
     def run_dir(self) -> None:
         record.make_run_dir(self.ground.layout, self.journal.paths)
@@ -110,7 +112,7 @@ class Making:
                 dns=self.ground.dns,
                 deadline=Deadline.after(SLOT_TIMEOUT_S),
             )
-            self.journal.update(slot=self._slot.index, address=str(self._slot.address))
+        self.facts |= {"slot": self._slot.index, "address": str(self._slot.address)}
         self.step("network")
 
     def disk(self, make: MakeDisk, *, is_kept: bool = False) -> None:
@@ -124,7 +126,7 @@ class Making:
 
     def boot(self, kernel: Kernel) -> tuple[Vm, EnvdClient]:
         """Phases: vmm_start, vmm_configure, vmm_boot, guest."""
-        self.journal.update(kernel_digest=kernel.digest, guest_kernel=kernel.version)
+        self.facts |= {"kernel_digest": kernel.digest, "guest_kernel": kernel.version}
         found = self.journal.record
         spec = BootSpec(
             vcpus=found.vcpus,
@@ -135,7 +137,7 @@ class Making:
         )
         cell = self._cell(self._cgroup(), kernel=kernel)
         booted = vm.start(self.held, self.ground.program, cell, spec, self.timings)
-        self.journal.update(vmm_pid=booted.pid, vmm_start_time=booted.process.start_time)
+        self.facts |= {"vmm_pid": booted.pid, "vmm_start_time": booted.process.start_time}
         with self.timings.phase("guest"):
             envd = EnvdClient(str(self._slot.address), vmm_pidfd=booted.pidfd)
             with _explained(booted):
@@ -156,7 +158,7 @@ class Making:
             pager.wait_ready(Deadline.after(HANDSHAKE_TIMEOUT_S))
 
         restored = self._load(pager, self._cell(group, snapshot=snapshot), get_ready)
-        self.journal.update(vmm_pid=restored.pid, vmm_start_time=restored.process.start_time)
+        self.facts |= {"vmm_pid": restored.pid, "vmm_start_time": restored.process.start_time}
         self.step("vmm")
         deadline = Deadline.after(self.ground.guest_timeout_s)
         with _explained(restored):
@@ -212,7 +214,7 @@ class Making:
             handshake_timeout_s=HANDSHAKE_TIMEOUT_S,
         )
         pager = pagers.start(self.held, pagers.Source.of(snapshot), place)
-        self.journal.update(pager_pid=pager.pid, pager_start_time=pager.start_time)
+        self.facts |= {"pager_pid": pager.pid, "pager_start_time": pager.start_time}
         self.step("pager")
         return pager
 

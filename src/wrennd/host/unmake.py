@@ -32,7 +32,7 @@ def unmake(layout: Layout, network: Network, sandbox_id: str) -> None:
 def free(layout: Layout, network: Network, sandbox_id: str) -> None:
     """Remove what a sandbox has beside its directory: VMM, device, network, cgroup, sockets."""
     dm.mend(layout.installation, sandbox_id)  # who waits for a disk that stands can't be killed
-    kill_vmm(layout, sandbox_id)
+    kill_vmm(layout, network, sandbox_id)
     dm.release(layout.installation, sandbox_id)
     leftovers.remove(network, sandbox_id)
     remove_cgroup(layout, sandbox_id)
@@ -52,21 +52,22 @@ def _reap(layout: Layout, sandbox_id: str) -> None:
                 process.reap(pid, started)
 
 
-def kill_vmm(layout: Layout, sandbox_id: str) -> None:
-    """SIGKILL the VMM by its cgroup; where there is no cgroup2, whatever has its slot's uid."""
+def kill_vmm(layout: Layout, network: Network, sandbox_id: str) -> None:
+    """SIGKILL the VMM and its pager by their cgroup; where there is no cgroup2, all that has the
+    uid of the sandbox's slot."""
     hierarchy = Hierarchy.find()
     if hierarchy is not None:
         hierarchy.group(group_name(layout), sandbox_id).kill()
-    try:
-        found = Record.decode(layout.sandbox(sandbox_id).record.read_bytes())
-    except (FileNotFoundError, ValueError):
-        return
     deadline = Deadline.after(KILL_TIMEOUT_S)
-    if found.vmm_pid is not None and found.vmm_start_time is not None and found.is_vmm_alive:
-        process.kill_and_wait(found.vmm_pid, found.vmm_start_time, signal.SIGKILL, deadline)
-    if hierarchy is None and found.slot is not None and found.boot_id == record.host_boot_id():
-        for pid, start_time in process.of_uid(FIRST_UID + found.slot):
-            process.kill_and_wait(pid, start_time, signal.SIGKILL, deadline)
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        found = Record.decode(layout.sandbox(sandbox_id).record.read_bytes())
+        if found.vmm_pid is not None and found.vmm_start_time is not None and found.is_vmm_alive:
+            process.kill_and_wait(found.vmm_pid, found.vmm_start_time, signal.SIGKILL, deadline)
+    if hierarchy is None:
+        for lease in network.leases.leased(network.installation):
+            if lease.sandbox_id == sandbox_id:
+                for pid, start_time in process.of_uid(FIRST_UID + lease.index):
+                    process.kill_and_wait(pid, start_time, signal.SIGKILL, deadline)
 
 
 def remove_cgroup(layout: Layout, sandbox_id: str) -> None:
