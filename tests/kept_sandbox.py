@@ -166,6 +166,10 @@ class Workload:
     def step(self, seed: int, count: int) -> None:
         self.digest = self.ask(f"step {seed} {count}")["digest"]
 
+    def drop_cached_files(self) -> None:
+        """What is read next comes from the disk."""
+        self.sandbox.sh("sync; echo 3 > /proc/sys/vm/drop_caches")
+
     def check(self) -> None:
         self.judge(self.ask("check"))
 
