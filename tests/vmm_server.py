@@ -72,6 +72,13 @@ class Response:
         return [line.partition(":")[0] for line in self.head.split("\r\n")[1:]]
 
 
+def request(method: str, path: str, body: Any = None) -> bytes:
+    """A request's bytes. body: bytes as they are, or what is made JSON of."""
+    data = b"" if body is None else body if isinstance(body, bytes) else _json(body)
+    length = f"Content-Length: {len(data)}\r\n" if data else ""
+    return f"{method} {path} HTTP/1.1\r\n{length}\r\n".encode() + data
+
+
 class Client:
     """One connection. Reads exactly one response at a time, so that pipelining shows."""
 
@@ -114,9 +121,7 @@ class Client:
         return self.receive()
 
     def ask(self, method: str, path: str, body: Any = None) -> None:
-        data = b"" if body is None else body if isinstance(body, bytes) else _json(body)
-        length = f"Content-Length: {len(data)}\r\n" if data else ""
-        self.send(f"{method} {path} HTTP/1.1\r\n{length}\r\n".encode() + data)
+        self.send(request(method, path, body))
 
     def is_closed_by_server(self) -> bool:
         """Wait for the end of the connection; False when something else comes."""
