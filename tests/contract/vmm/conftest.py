@@ -122,7 +122,7 @@ def told(kernel, test_initrd, tmp_path_factory):
                 "is_root_device": False,
                 "is_read_only": name == "c",
                 "path_on_host": os.fspath(path),
-                "rate_limiter": {"ops": {"size": 20, "refill_time": 1000}} if name == "d" else None,
+                "rate_limiter": {"ops": {"size": 4, "refill_time": 200}} if name == "d" else None,
             }
             server.done("PUT", f"/drives/{name}", drive)
         interface = {"iface_id": "eth0", "host_dev_name": taps[0]}

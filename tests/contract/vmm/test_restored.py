@@ -26,6 +26,13 @@ def inflate(server, amount_mib):
     wait_until(is_there, f"a balloon of {amount_mib} MiB", 60)
 
 
+def by_id(config):
+    """Firecracker shows the devices of a running guest in any order."""
+    drives = sorted(config["drives"], key=lambda drive: drive["drive_id"])
+    interfaces = sorted(config["network-interfaces"], key=lambda found: found["iface_id"])
+    return {**config, "drives": drives, "network-interfaces": interfaces}
+
+
 @pytest.fixture
 def files(tmp_path):
     """Two more files for a drive, of other sizes."""
@@ -45,7 +52,7 @@ def test_changes_outlive_a_snapshot(told, tmp_path, files):
     named = {"iface_id": "eth1", "tx_rate_limiter": limits}
     old.done("PATCH", "/network-interfaces/eth1", named)
     old.done("PATCH", "/vm", {"state": "Paused"})
-    config = old.get("/vm/config")
+    config = by_id(old.get("/vm/config"))
     state, memory = os.fspath(tmp_path / "state"), os.fspath(tmp_path / "memory")
     old.done("PUT", "/snapshot/create", {"snapshot_path": state, "mem_file_path": memory})
     old.process.close()
@@ -55,7 +62,7 @@ def test_changes_outlive_a_snapshot(told, tmp_path, files):
         backend = {"backend_path": memory, "backend_type": "File"}
         load = {"snapshot_path": state, "mem_backend": backend, "resume_vm": True}
         server.wait_for_api().done("PUT", "/snapshot/load", load)
-        assert server.get("/vm/config") == config
+        assert by_id(server.get("/vm/config")) == config
         guest = ToldGuest.restored(told, server)
         assert guest.run(f"{SIZE}; {READ}").split() == ["12288", "before"]
         assert server.get("/balloon/statistics")["actual_mib"] == 16
@@ -67,4 +74,4 @@ def test_changes_outlive_a_snapshot(told, tmp_path, files):
         server.done(
             "PATCH", "/network-interfaces/eth1", {"iface_id": "eth1", "tx_rate_limiter": none}
         )
-        assert server.get("/vm/config")["network-interfaces"][1]["tx_rate_limiter"] is None
+        assert by_id(server.get("/vm/config"))["network-interfaces"][1]["tx_rate_limiter"] is None
