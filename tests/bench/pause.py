@@ -228,7 +228,7 @@ def pause_over_sizes(subjects: dict[int, Subject], count: int) -> Iterator[bool]
             subject.sandboxes.resume(subject.id, Timings())
             time.sleep(IDLE_S)
             found[mem_mib].add(subject.pause())
-            stored[mem_mib].add({"stored": stored_mib(subject.snapshot)})
+            stored[mem_mib].add(stored_mib(subject.snapshot))
     for mem_mib in subjects:
         found[mem_mib].show(f"pause after {IDLE_S:g} s idle, {mem_mib} MiB")
         stored[mem_mib].show(f"stored by it, {mem_mib} MiB", "MiB")
@@ -239,28 +239,26 @@ def pause_over_sizes(subjects: dict[int, Subject], count: int) -> Iterator[bool]
         yield judge(what, stored[mem_mib].median("stored"), LIMIT_IDLE_MIB, unit="MiB")
 
 
-def stored_mib(snapshot: Snapshot) -> float:
-    """By its newest generation; what a collapse wrote is not of that pause."""
+def stored_mib(snapshot: Snapshot) -> dict[str, float]:
+    """By its newest generation; nothing is said of a pause that ended in a collapse."""
     generations = snapshot.manifest.generations
-    return generations[-1].data_pages / 256 if len(generations) > 1 else float("nan")
+    return {"stored": generations[-1].data_pages / 256} if len(generations) > 1 else {}
 
 
 def first_pause(sandboxes: LocalSandboxes, count: int) -> Iterator[bool]:
     found = {mem_mib: Samples() for mem_mib in (SMALL_MIB, LARGE_MIB)}
+    stored = {mem_mib: Samples() for mem_mib in found}
     for _ in range(count):
-        for mem_mib, samples in found.items():
+        for mem_mib in found:
             with ExitStack() as held:
                 subject = made(sandboxes, held, mem_mib=mem_mib)
                 time.sleep(IDLE_S)
-                row = subject.pause()
-                samples.add(
-                    {
-                        **row,
-                        "stored, MiB": subject.snapshot.manifest.generations[0].data_pages / 256,
-                    }
-                )
-    for mem_mib, samples in found.items():
-        samples.show(f"first pause after a boot and {IDLE_S:g} s, {mem_mib} MiB")
+                found[mem_mib].add(subject.pause())
+                (generation,) = subject.snapshot.manifest.generations
+                stored[mem_mib].add({"stored": generation.data_pages / 256})
+    for mem_mib in found:
+        found[mem_mib].show(f"first pause after a boot and {IDLE_S:g} s, {mem_mib} MiB")
+        stored[mem_mib].show(f"stored by it, {mem_mib} MiB", "MiB")
     ratio = found[LARGE_MIB].median("whole pause") / found[SMALL_MIB].median("whole pause")
     yield judge(f"first pause of {LARGE_MIB} MiB beside {SMALL_MIB}", ratio, LIMIT_PAUSE_SIZE)
 
