@@ -42,6 +42,8 @@ def _limited(execute: Execute, opened: OpenDrive, index: int, change: RateLimite
         property="limits",
         value=throttle.limits(limiter),
     )
+    with _stopped(execute):
+        pass  # requests that wait would do so by the old limits: a stop lets them go
     return replace(opened, drive=replace(opened.drive, rate_limiter=limiter))
 
 

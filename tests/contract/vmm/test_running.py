@@ -178,14 +178,25 @@ def test_a_limit_comes_and_goes_while_the_guest_runs(told, tmp_path):
         "bandwidth": {**bandwidth, "one_time_burst": None},
         "ops": None,
     }
-    limited_s = seconds_to_read(told, "vdb", 1 << 16, 20)  # 2 at once, and 10 a second
-    assert limited_s > 1.7
+    assert seconds_to_read(told, "vdb", 1 << 16, 20) > 1.7  # 2 at once, and 10 a second
     patch_drive(told, "b", rate_limiter=OPS)
     assert shown_drive(told, "b")["rate_limiter"]["bandwidth"]["size"] == MIB // 16
     assert takes_40_requests_their_time(told, "vdb")
     patch_drive(told, "b", rate_limiter={"bandwidth": NO_OPS["ops"], **NO_OPS})
     assert shown_drive(told, "b")["rate_limiter"] is None
-    assert seconds_to_read(told, "vdb", 1 << 16, 20) < limited_s
+
+
+@pytest.mark.parametrize("device", ["if=/dev/vdb of=/dev/null i", "if=/dev/zero of=/dev/vdb o"])
+def test_a_limit_that_is_lifted_holds_nobody_back(told, tmp_path, device):
+    """At 64 bytes a second it would take 6 hours."""
+    path = tmp_path / "file"
+    path.write_bytes(bytes(2 * MIB))
+    slow = {"bandwidth": {"size": 64, "refill_time": 1000}}
+    patch_drive(told, "b", path_on_host=os.fspath(path), rate_limiter=slow)
+    number = told.tell(f"echo begun; dd {device}flag=direct bs=65536 count=20 2>/dev/null")
+    told.wait_for("begun")
+    patch_drive(told, "b", rate_limiter={"bandwidth": NO_OPS["ops"]})
+    assert told.printed(number) == "begun"
 
 
 def test_a_limit_outlives_another_file(told, tmp_path):
@@ -229,7 +240,7 @@ class Wire:
         ]
         return found[direction]
 
-    def seconds(self, from_guest, to_guest, size):
+    def seconds(self, from_guest, to_guest, size, once_begun=lambda: None):
         """How long the guest takes to send or get `size` bytes over TCP."""
         address, port = self._listener.getsockname()
         number = self._told.tell(
@@ -240,6 +251,7 @@ class Wire:
         connection, _ = self._listener.accept()
         with connection:
             connection.settimeout(BOOT_S)
+            once_begun()
             if to_guest:
                 connection.sendall(bytes(size))
                 connection.shutdown(socket.SHUT_WR)
@@ -262,13 +274,25 @@ def test_limits_of_a_network_interface_are_kept(wire, direction, from_guest):
     before = wire.shown(direction)
     wire.patch(**{direction: {"bandwidth": bandwidth}})
     assert wire.shown(direction)["bandwidth"] == {**bandwidth, "one_time_burst": None}
-    limited_s = wire.seconds(from_guest, not from_guest, size)
-    assert limited_s > 1.7
-    wire.patch(**{direction: {"bandwidth": {"size": 0, "refill_time": 1}}})
-    assert wire.shown(direction) is None
-    assert wire.seconds(from_guest, not from_guest, size) < limited_s
+    assert wire.seconds(from_guest, not from_guest, size) > 1.7
     wire.patch(**{direction: before})
     assert wire.shown(direction) == before
+
+
+@pytest.mark.parametrize(
+    ("direction", "from_guest"), [("tx_rate_limiter", True), ("rx_rate_limiter", False)]
+)
+def test_limits_of_a_network_interface_that_are_lifted(wire, direction, from_guest):
+    """At 1 KiB a second it would take 10 minutes."""
+    before = wire.shown(direction)
+    wire.patch(**{direction: {"bandwidth": {"size": 1 << 10, "refill_time": 1000}}})
+
+    def lift():
+        wire.patch(**{direction: {"bandwidth": {"size": 0, "refill_time": 1}}})
+        assert wire.shown(direction) is None
+
+    wire.seconds(from_guest, not from_guest, 640 << 10, once_begun=lift)
+    wire.patch(**{direction: before})
 
 
 def test_interfaces_that_can_not_be_patched(told):
