@@ -16,6 +16,9 @@ from wrennd.storage.loops import LoopRegistry
 from wrennd.storage.overlay import Driver, copy_driver, opened_disk, reflink_driver
 
 NAMES = ("dm", "reflink", "copy")
+# `dm` joins when guests have been seen to boot, pause and resume on it in the lab; until then it
+# must be asked for.
+AUTO = ("reflink", "copy")
 
 
 def named(layout: Layout, name: str) -> Driver:
@@ -61,7 +64,7 @@ def choose_name(directory: Path, wanted: str) -> str:
 
     Errors: HostUnsuitable when the wanted one does not.
     """
-    names = NAMES if wanted == "auto" else (wanted,)
+    names = AUTO if wanted == "auto" else (wanted,)
     for name in names[:-1]:
         if not why_not(directory, name):
             return name
