@@ -4,6 +4,7 @@ Everything that a run needs besides the working tree, the guests' images and the
 """
 
 import hashlib
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -53,7 +54,6 @@ _INPUTS = (
     HERE / "recipe.py",
     HERE / "disk.py",
     HERE / "inside" / "first-init.sh",
-    REPOSITORY / "pyproject.toml",
     REPOSITORY / "src/wrennd/qemu_vmm/ram_shim.c",
 )
 _BUILDERS = ("accounts.py", "bzimage.py", "cpio.py", "debian.py", "ext4.py", "kernel.py")
@@ -72,7 +72,7 @@ def image() -> ImageRecipe:
 
 def requirements() -> list[str]:
     """The distributions that the project, its build and its tests need, as pip names them."""
-    declared: dict[str, Any] = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    declared = _declared()
     project = declared["project"]
     wanted = [*declared["build-system"]["requires"], *project["dependencies"]]
     wanted += project["optional-dependencies"]["dev"]
@@ -81,12 +81,18 @@ def requirements() -> list[str]:
 
 def digest() -> str:
     """Of our own inputs: another one means that the disk must be built anew."""
-    found = hashlib.sha256()
+    declared = _declared()
+    package = [declared["build-system"], declared["project"], declared["tool"]["setuptools"]]
+    found = hashlib.sha256(json.dumps(package, sort_keys=True).encode())
     builders = Path(wrennd.__path__[0]) / "images"
     for path in (*_INPUTS, *(builders / name for name in _BUILDERS)):
         data = path.read_bytes()
         found.update(f"{path.name} {len(data)}\n".encode() + data)
     return found.hexdigest()[:16]
+
+
+def _declared() -> dict[str, Any]:
+    return tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
 
 
 def _name(requirement: str) -> str:
