@@ -5,8 +5,8 @@ goes on. A subscriber that is full stops the reading of that process, for everyb
 
 The end is told when everything that the process itself wrote has been delivered. A descendant
 that still holds the streams may have more to say, so envd waits for the streams to close, but not
-beyond GRACE_QUIET_S without output nor GRACE_S in all; what comes later is read and dropped, since
-closing the streams would kill a daemon that logs to them.
+beyond QUIET_LOOKS looks without output nor GRACE_S in all; what comes later is read and dropped,
+since closing the streams would kill a daemon that logs to them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ if TYPE_CHECKING:
         def failed(self, error: RpcError) -> None: ...
 
 
-GRACE_QUIET_S = 0.2
+# Looks, not time: a guest that its host did not run for a while has not been quiet.
+LOOK_S = 0.05
+QUIET_LOOKS = 4
 GRACE_S = 2.0
 SIGKILL = 9
 MAX_REPORT_BYTES = 64
@@ -112,7 +114,7 @@ class Process:
         self._subscribers: list[Subscriber] = []
         self._deadline: Timer | None = None
         self._grace_ends = 0.0
-        self._quiet_since = 0.0
+        self._quiet_looks = 0
         self._is_paused = False
 
     def start(self, stdio: Stdio) -> None:
@@ -226,12 +228,12 @@ class Process:
         self._cancel_deadline()
         for output in self._outputs:
             output.note_owed()
-        self._quiet_since = monotonic()
-        self._grace_ends = self._quiet_since + GRACE_S
+        self._grace_ends = monotonic() + GRACE_S
+        self._quiet_looks = 0
         self._check_end()
 
     def _output(self, output: Output, data: bytes) -> None:
-        self._quiet_since = monotonic()
+        self._quiet_looks = 0
         if not self._subscribers:
             return
         text = data_event(output.name, data)
@@ -251,13 +253,13 @@ class Process:
         """After the exit: finish, or look again when that may have become right."""
         if self.end is not None:
             return
-        now = monotonic()
         is_owed = self._is_paused or any(output.owed for output in self._outputs)
-        quiet_until = min(self._quiet_since + GRACE_QUIET_S, self._grace_ends)
-        if not self._outputs or (not is_owed and now >= quiet_until):
+        is_over = self._quiet_looks >= QUIET_LOOKS or monotonic() >= self._grace_ends
+        if not self._outputs or (not is_owed and is_over):
             self._finish()
         else:
-            self._loop.after(max(GRACE_QUIET_S / 4, quiet_until - now), self._check_end)
+            self._quiet_looks += 1
+            self._loop.after(LOOK_S, self._check_end)
 
     def _finish(self) -> None:
         assert self._status is not None
