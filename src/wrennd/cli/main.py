@@ -11,6 +11,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from wrennd.core.errors import Error
+from wrennd.core.text import printable
 
 if TYPE_CHECKING:
     import typer
@@ -98,9 +99,9 @@ def _run() -> int:
 
 def explain(error: Error) -> int:
     """Print it; the exit code that belongs to it."""
-    print(f"wrenn: {error}", file=sys.stderr)
+    print(f"wrenn: {printable(str(error))}", file=sys.stderr)
     if error.hint:
-        print(f"  hint: {error.hint}", file=sys.stderr)
+        print(f"  hint: {printable(error.hint)}", file=sys.stderr)
     return FAILED
 
 

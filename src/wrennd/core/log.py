@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, TextIO
 
+from wrennd.core.text import printable
+
 _bound: contextvars.ContextVar[dict[str, Any] | None] = contextvars.ContextVar(
     "bound", default=None
 )
@@ -62,7 +64,7 @@ class ConsoleFormatter(logging.Formatter):
             text += f"  {keys}"
         if record.exc_info:
             text += "\n" + self.formatException(record.exc_info)
-        return text
+        return printable(text)
 
 
 def configure(

@@ -25,7 +25,7 @@ from wrennd.core.sandboxes import Exit, Output
 from wrennd.host import envd_wire
 from wrennd.host.envd_files import GuestFiles
 from wrennd.host.envd_orders import HookReport, Initialised, Orders, Told
-from wrennd.host.envd_wire import Peer, Reply, check_reply
+from wrennd.host.envd_wire import Peer, Reply, check_reply, understanding
 
 if TYPE_CHECKING:
     from wrennd.host.envd_rpc import Call, Event
@@ -186,8 +186,9 @@ class EnvdClient:
         """
         target = f"/freeze?maxWaitMs={round(wait_s * 1000)}"
         reply = self._ask("POST", target, "freeze", wait_s + CALL_S)
-        found = json.loads(reply.body)
-        return bool(found["frozen"] and found["synced"])
+        with understanding("freeze"):
+            found = json.loads(reply.body)
+            return bool(found["frozen"] and found["synced"])
 
     def unfreeze(self, deadline: Deadline | None = None) -> tuple[HookReport, ...]:
         """Let users' processes go on; in a restored guest its hooks run first.
@@ -206,10 +207,9 @@ class EnvdClient:
 
     def metrics(self) -> Mapping[str, float]:
         """Processor, memory and disk, as docs/envd.md names them. Errors: as of `unfreeze`."""
-        found: Mapping[str, float] = json.loads(
-            self._ask("GET", "/metrics", "measure", CALL_S).body
-        )
-        return found
+        reply = self._ask("GET", "/metrics", "measure", CALL_S)
+        with understanding("metrics"):
+            return {str(name): float(value) for name, value in json.loads(reply.body).items()}
 
     def _ask(self, method: str, target: str, what: str, limit_s: float) -> Reply:
         deadline = Deadline.after(limit_s)

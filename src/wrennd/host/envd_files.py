@@ -123,7 +123,7 @@ class GuestFiles:
                 wire, "GET", f"/files?{urlencode(query)}", self._headers
             ) as response:
                 if response.status >= 300:
-                    reply = Reply(status=response.status, body=response.read())
+                    reply = Reply(status=response.status, body=envd_wire.read_whole(response))
                     check_reply(reply, f"read {path}")
                 while data := response.read(READ_BYTES):
                     count += target.write(data)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from wrennd.host.envd_wire import Reply
+from wrennd.host.envd_wire import Reply, understanding
 
 ENTROPY_BYTES = 64
 
@@ -68,13 +68,14 @@ class Told:
         ours by no more than from the farther end of that."""
         if not reply.body:
             return cls(clock_error_s=math.inf, warnings=())
-        found = json.loads(reply.body)
-        now = datetime.datetime.fromisoformat(found["now"]).timestamp()
-        earliest = began + found["tookUs"] / 1e6
-        return cls(
-            clock_error_s=max(abs(now - earliest), abs(ended - now)),
-            warnings=tuple(found["warnings"]),
-        )
+        with understanding("init"):
+            found = json.loads(reply.body)
+            now = datetime.datetime.fromisoformat(found["now"]).timestamp()
+            earliest = began + found["tookUs"] / 1e6
+            return cls(
+                clock_error_s=max(abs(now - earliest), abs(ended - now)),
+                warnings=tuple(str(warning) for warning in found["warnings"]),
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +94,9 @@ class HookReport:
     @classmethod
     def all_of(cls, reply: Reply) -> tuple[Self, ...]:
         """Those of an answer to /unfreeze; none when the guest was not restored."""
-        found = json.loads(reply.body)["hooks"] if reply.body else []
-        return tuple(
-            cls(name=str(one["name"]), status=str(one["status"]), ms=int(one["ms"]))
-            for one in found
-        )
+        with understanding("unfreeze"):
+            found = json.loads(reply.body)["hooks"] if reply.body else []
+            return tuple(
+                cls(name=str(one["name"]), status=str(one["status"]), ms=int(one["ms"]))
+                for one in found
+            )

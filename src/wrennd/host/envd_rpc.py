@@ -47,7 +47,16 @@ from wrennd.gen.envd.process_pb import (
     StartResponse,
     UpdateRequest,
 )
-from wrennd.host.envd_wire import READ_BYTES, Peer, Wire, broken_reply, dial, exchange
+from wrennd.host.envd_wire import (
+    MAX_REPLY_BYTES,
+    READ_BYTES,
+    Peer,
+    Wire,
+    broken_reply,
+    dial,
+    exchange,
+    read_whole,
+)
 
 if TYPE_CHECKING:
     from wrennd.gen.envd.filesystem_connect import FilesystemClientSync
@@ -55,6 +64,7 @@ if TYPE_CHECKING:
 BASE = "http://envd"
 CONNECT_S = 10.0
 UNAUTHORIZED = 401
+STREAM = "application/connect+"
 KEEPALIVE_S = 50
 SIGNALLED = 128  # as shells count exit codes
 
@@ -62,12 +72,14 @@ SIGNALLED = 128  # as shells count exit codes
 class _Options(TypedDict):
     codec: Codec
     accept_compression: tuple[()]
+    read_max_bytes: int
     send_compression: None
 
 
 _PLAIN_JSON: _Options = {
     "codec": proto_json_codec(),
     "accept_compression": (),
+    "read_max_bytes": MAX_REPLY_BYTES,
     "send_compression": None,
 }
 
@@ -248,10 +260,14 @@ class Call:
             headers = Headers(response.getheaders())
             if response.status == UNAUTHORIZED:
                 # An unknown user is a Connect error; a bad token never gets that far.
-                body = response.read()
+                body = read_whole(response)
                 if b'"code":"' not in body:
                     raise GuestFailed("the guest agent refuses the access token")
                 return SyncResponse(status=response.status, headers=headers, content=body)
+            if not response.getheader("content-type", "").startswith(STREAM):
+                return SyncResponse(
+                    status=response.status, headers=headers, content=read_whole(response)
+                )
             content = Body(response, held.pop_all())
             return SyncResponse(status=response.status, headers=headers, content=content)
 

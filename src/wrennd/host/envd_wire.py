@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 READ_BYTES = 128 << 10
 SEND_BYTES = 64 << 10
+# Of a reply that is taken as a whole. A directory of 10,000 names takes a fifth of it.
+MAX_REPLY_BYTES = 16 << 20
 # A SYN that reached no listener is repeated by the kernel after 1 s only; a fresh connection each
 # 20 ms finds the agent within 20 ms of its start. Older attempts stay open meanwhile, so that a
 # guest which answers slowly is found too.
@@ -77,11 +79,14 @@ class Wire:
         self._socket = sock
         self._peer = peer
         self._is_cancelled = False
+        self._is_closed = False
+        self._files = 0
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
     def makefile(self, _mode: str) -> io.BufferedReader:
+        self._files += 1
         return io.BufferedReader(_Incoming(self), READ_BYTES)
 
     def recv_into(self, buffer: "WriteableBuffer") -> int:
@@ -106,7 +111,16 @@ class Wire:
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        self._socket.close()
+        """As sockets do it: what was made by `makefile` and is open goes on. http.client closes
+        its connection before it reads a reply that ends with it."""
+        self._is_closed = True
+        if not self._files:
+            self._socket.close()
+
+    def file_closed(self) -> None:
+        self._files -= 1
+        if self._is_closed:
+            self.close()
 
     def _wait(self, events: int) -> None:
         poll = select.poll()
@@ -127,7 +141,7 @@ class Wire:
 
 
 class _Incoming(io.RawIOBase):
-    """What a wire receives, as a file. Closing it leaves the wire open."""
+    """What a wire receives, as a file."""
 
     def __init__(self, wire: Wire) -> None:
         super().__init__()
@@ -138,6 +152,11 @@ class _Incoming(io.RawIOBase):
 
     def readinto(self, buffer: "WriteableBuffer", /) -> int:
         return self._wire.recv_into(buffer)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._wire.file_closed()
+        super().close()
 
 
 class Dialer:
@@ -248,13 +267,37 @@ _BY_STATUS: dict[int, type[Error]] = {
 }
 
 
+@contextmanager
+def understanding(what: str) -> Iterator[None]:
+    """Make sense of what a guest answered. Errors: GuestFailed when it makes none."""
+    try:
+        yield
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
+        raise GuestFailed(f"the guest agent's answer to {what!r} makes no sense") from error
+
+
+def read_whole(response: http.client.HTTPResponse) -> bytes:
+    """Its body. Errors: OSError when it breaks off; GuestFailed when there is no end of it."""
+    data = response.read(MAX_REPLY_BYTES + 1)
+    if len(data) > MAX_REPLY_BYTES:
+        raise GuestFailed(f"the guest agent's reply has more than {MAX_REPLY_BYTES} bytes")
+    return data
+
+
 def check_reply(reply: Reply, what: str) -> None:
     """Errors: by the reply's status, with the agent's own words."""
     if reply.status < 300:
         return
     try:
         message = str(json.loads(reply.body)["message"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         message = f"status {reply.status}"
     kind = _BY_STATUS.get(reply.status, GuestFailed)
     raise kind(f"the guest could not {what}: {message}")
@@ -307,4 +350,4 @@ def call(
     """One request and its whole reply over a fresh connection. Errors: as of `exchange`."""
     method, target, headers, body = request
     with exchange(Wire(sock, peer, deadline), method, target, headers, body) as response:
-        return Reply(status=response.status, body=response.read())
+        return Reply(status=response.status, body=read_whole(response))

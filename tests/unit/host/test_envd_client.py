@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -15,6 +15,7 @@ from wrennd.core.deadline import Deadline
 from wrennd.core.errors import DeadlineExceeded, GuestFailed, InvalidInput, NoCapacity, VmmFailed
 from wrennd.core.model import Command
 from wrennd.host.envd_client import EnvdClient, Orders
+from wrennd.host.envd_wire import MAX_REPLY_BYTES
 
 TRUE = Command(argv=("true",))
 
@@ -34,7 +35,9 @@ def listening(*replies: bytes):
                     break
                 held.append(sock)
                 if left and sock.recv(65536):
-                    sock.sendall(left.pop(0))
+                    # Who has read enough closes.
+                    with suppress(ConnectionError):
+                        sock.sendall(left.pop(0))
                     held.pop().close()
             for sock in held:
                 sock.close()
@@ -193,6 +196,39 @@ def test_refusals_of_plain_requests_are_sorted_by_status(status, error):
     head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     with listening(head + body) as port, pytest.raises(error, match="the agent's words"):
         EnvdClient("127.0.0.1", port).init(token="t")
+
+
+def answer(body: bytes) -> bytes:
+    return b"HTTP/1.1 200 X\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+
+
+@pytest.mark.parametrize(
+    "body", [b"[]", b"1", b'"x"', b"null", b"{", b"\xff", b"[" * 100_000, b'{"hooks":[1]}']
+)
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda client: client.init(token="t", restored=True),
+        lambda client: client.freeze(1),
+        lambda client: client.metrics(),
+        lambda client: client.unfreeze(),
+    ],
+    ids=["init", "freeze", "metrics", "unfreeze"],
+)
+def test_an_answer_that_makes_no_sense_is_the_guest_s_failure(ask, body):
+    with listening(answer(body)) as port:
+        client = EnvdClient("127.0.0.1", port)
+        with pytest.raises(GuestFailed):
+            ask(client)
+
+
+def test_a_reply_without_end_is_not_taken_in():
+    head = b"HTTP/1.1 200 X\r\n\r\n"
+    with (
+        listening(head + b" " * (MAX_REPLY_BYTES + 2)) as port,
+        pytest.raises(GuestFailed, match="more than"),
+    ):
+        EnvdClient("127.0.0.1", port).metrics()
 
 
 def test_orders_are_made_anew_for_each_attempt():
