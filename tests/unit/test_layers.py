@@ -23,10 +23,12 @@ ALLOWED = {
     "envd": set(),
     "pager": {"snapshot"},
     "host": {"vmm", "network", "storage", "snapshot", "images", "linux", "gen", "core", "pager"},
-    "cli": {"core"},
+    "server": {"storage", "linux", "core"},
+    "client": {"core"},
+    "cli": {"client", "core"},
 }
-# The one door from the command to this machine.
-EXTRA = {"cli/standalone.py": {"host"}}
+# The doors from the command to this machine, and to the server that it may run.
+EXTRA = {"cli/standalone.py": {"host"}, "cli/serving.py": {"server", "storage", "linux"}}
 STANDARD_LIBRARY_ONLY = ("core", "linux", "snapshot", "qemu_vmm", "envd")
 
 

@@ -14,6 +14,7 @@ from wrennd.cli import (
     run,
     setup,
     snapshot,
+    up,
     version,
 )
 
@@ -38,6 +39,8 @@ app.command("cp", help=cp.HELP)(cp.cp)
 app.command("pause", help=pause.PAUSE_HELP)(pause.pause)
 app.command("resume", help=pause.RESUME_HELP)(pause.resume)
 app.command("kill", help=kill.HELP)(kill.kill)
+app.command("up", help=up.UP_HELP)(up.up)
+app.command("down", help=up.DOWN_HELP)(up.down)
 app.command("setup", help=setup.HELP)(setup.setup)
 app.command("doctor", help=doctor.HELP)(doctor.doctor)
 app.command("version", help=version.HELP)(version.version)

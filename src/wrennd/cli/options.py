@@ -29,9 +29,9 @@ SandboxIds = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
 
-def configured(data_dir: Path | None) -> Config:
+def configured(data_dir: Path | None, *, log_level: str = "warning") -> Config:
     """Settings from the environment, overridden by flags; sets up logging."""
-    config = Config.from_environ()
+    config = Config.from_environ(log_level=log_level)
     if data_dir is not None:
         config = dataclasses.replace(config, data_dir=data_dir.absolute())
     log.configure(level=config.log_level, form="json" if config.log_form == "json" else "console")

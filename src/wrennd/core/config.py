@@ -47,14 +47,17 @@ class Config:
         _choice("WRENN_LOG_FORM", self.log_form, ("console", "json"))
 
     @classmethod
-    def from_environ(cls, environ: Mapping[str, str] | None = None) -> Self:
+    def from_environ(
+        cls, environ: Mapping[str, str] | None = None, *, log_level: str = "warning"
+    ) -> Self:
+        """log_level: what is said unless WRENN_LOG_LEVEL says otherwise."""
         env = os.environ if environ is None else environ
         return cls(
             data_dir=Path(env.get("WRENN_DATA_DIR") or DEFAULT_DATA_DIR),
             vmm=env.get("WRENN_VMM") or "auto",
             overlay=env.get("WRENN_OVERLAY") or "auto",
             network_pool=env.get("WRENN_NETWORK_POOL") or "",
-            log_level=(env.get("WRENN_LOG_LEVEL") or "warning").lower(),
+            log_level=(env.get("WRENN_LOG_LEVEL") or log_level).lower(),
             log_form=(env.get("WRENN_LOG_FORM") or "console").lower(),
         )
 

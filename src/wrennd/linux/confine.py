@@ -85,12 +85,12 @@ def join_cgroup(want: dict[str, Any]) -> None:
 def enter_namespaces(want: dict[str, Any]) -> None:
     if want["netns"]:
         fd = os.open(want["netns"], os.O_RDONLY | os.O_CLOEXEC)
-        _check(libc.setns(fd, CLONE_NEWNET), want["netns"])
+        check(libc.setns(fd, CLONE_NEWNET), want["netns"])
         os.close(fd)
     flags = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC
-    _check(libc.unshare(flags if want["netns"] else flags | CLONE_NEWNET), "unshare")
+    check(libc.unshare(flags if want["netns"] else flags | CLONE_NEWNET), "unshare")
     name = want["hostname"].encode()
-    _check(libc.sethostname(name, len(name)), "sethostname")
+    check(libc.sethostname(name, len(name)), "sethostname")
 
 
 def open_sources(want: dict[str, Any]) -> None:
@@ -104,8 +104,8 @@ def open_sources(want: dict[str, Any]) -> None:
 def build_root(want: dict[str, Any]) -> None:
     """Assemble the new root on a tmpfs over /tmp (any directory that is there would do)."""
     os.umask(0o022)
-    _mount("none", "/", flags=MS_REC | MS_PRIVATE)
-    _mount("tmpfs", "/tmp", kind="tmpfs", flags=MS_NOSUID | MS_NOEXEC, data="mode=0755,size=1m")
+    mount("none", "/", flags=MS_REC | MS_PRIVATE)
+    mount("tmpfs", "/tmp", kind="tmpfs", flags=MS_NOSUID | MS_NOEXEC, data="mode=0755,size=1m")
     root = "/tmp"
     for target, path in want["links"]:
         os.makedirs(os.path.dirname(root + path), exist_ok=True)
@@ -114,7 +114,7 @@ def build_root(want: dict[str, Any]) -> None:
         os.makedirs(root + path, exist_ok=True)
         os.chown(root + path, want["uid"], want["uid"])
     for fd, target, writable in want["opened"]:
-        _bind(fd, root + target, writable=writable)
+        bind(fd, root + target, writable=writable)
         os.close(fd)
     for kind, key in ((stat.S_IFCHR, "nodes"), (stat.S_IFBLK, "block_nodes")):
         for path, major, minor in want.get(key, ()):
@@ -123,7 +123,7 @@ def build_root(want: dict[str, Any]) -> None:
             os.chown(root + path, want["uid"], want["uid"])
     if want["proc"]:
         os.mkdir(root + "/proc")
-        _mount(
+        mount(
             "proc",
             root + "/proc",
             kind="proc",
@@ -132,25 +132,25 @@ def build_root(want: dict[str, Any]) -> None:
         )
 
 
-def _bind(fd: int, target: str, *, writable: bool) -> None:
+def bind(fd: int, target: str, *, writable: bool) -> None:
     kind = os.fstat(fd).st_mode
     if stat.S_ISDIR(kind):
         os.makedirs(target, exist_ok=True)
     else:
         os.makedirs(os.path.dirname(target), exist_ok=True)
         os.close(os.open(target, os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC, 0o600))
-    _mount(f"/proc/self/fd/{fd}", target, flags=MS_BIND)
+    mount(f"/proc/self/fd/{fd}", target, flags=MS_BIND)
     flags = MS_REMOUNT | MS_BIND | MS_NOSUID | MS_NODEV
-    _mount("none", target, flags=flags if writable else flags | MS_RDONLY)
+    mount("none", target, flags=flags if writable else flags | MS_RDONLY)
 
 
 def enter_root(want: dict[str, Any]) -> None:
     os.chdir("/tmp")
-    _check(libc.syscall(SYS_PIVOT_ROOT, b".", b"."), "pivot_root")
+    check(libc.syscall(SYS_PIVOT_ROOT, b".", b"."), "pivot_root")
     # The old root is now stacked on the new one: detach it and stand in what is left.
-    _check(libc.umount2(b".", MNT_DETACH), "umount of the old root")
+    check(libc.umount2(b".", MNT_DETACH), "umount of the old root")
     os.chdir("/")
-    _mount("none", "/", flags=MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID)
+    mount("none", "/", flags=MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID)
 
 
 def set_limits(want: dict[str, Any]) -> None:
@@ -164,20 +164,25 @@ def set_limits(want: dict[str, Any]) -> None:
 
 
 def drop_privileges(want: dict[str, Any]) -> None:
-    _check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
-    _check(libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0), "ambient capabilities")
-    for capability in range(64):
-        if libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) != 0:
-            break  # EINVAL: past the last capability this kernel knows
+    drop_capabilities()
     os.setgroups([])
     os.setresgid(want["uid"], want["uid"], want["uid"])
     os.setresuid(want["uid"], want["uid"], want["uid"])
 
 
+def drop_capabilities() -> None:
+    """For good: what is still held goes with the uid."""
+    check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
+    check(libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0), "ambient capabilities")
+    for capability in range(64):
+        if libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) != 0:
+            break  # EINVAL: past the last capability this kernel knows
+
+
 def bind_to_parent(want: dict[str, Any]) -> None:
     if want["parent"] is None:
         return
-    _check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "death signal")
+    check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "death signal")
     if os.getppid() != want["parent"]:
         raise ValueError("the parent died before the death signal was set")
 
@@ -190,7 +195,7 @@ def install_filter(want: dict[str, Any]) -> None:
 
     fprog = SockFprog(len(program) // 8, program)
     address = ctypes.addressof(fprog)
-    _check(libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, address, 0, 0), "seccomp")
+    check(libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, address, 0, 0), "seccomp")
 
 
 def seccomp_filter() -> bytes:
@@ -233,14 +238,14 @@ def execute(want: dict[str, Any]) -> None:
     os.execve(want["argv"][0], want["argv"], want["env"])
 
 
-def _mount(source: str, target: str, *, kind: str = "", flags: int, data: str = "") -> None:
-    _check(
+def mount(source: str, target: str, *, kind: str = "", flags: int, data: str = "") -> None:
+    check(
         libc.mount(source.encode(), target.encode(), kind.encode(), flags, data.encode()),
         f"mount {source} on {target}",
     )
 
 
-def _check(result: int, what: str) -> None:
+def check(result: int, what: str) -> None:
     if result != 0:
         errno = ctypes.get_errno()
         raise OSError(errno, f"{what}: {os.strerror(errno)}")

@@ -128,6 +128,11 @@ class Layout:
         return self.data_dir / "setup.lock"
 
     @property
+    def server_lock(self) -> Path:
+        """Held by the one server that this installation may have."""
+        return self.data_dir / "server.lock"
+
+    @property
     def loops_lock(self) -> Path:
         """Held while the loop device of a base is looked for, or made."""
         return self.data_dir / "loops.lock"

@@ -1,0 +1,67 @@
+"""The door from the command to the server of this machine: running it, ending it, finding it.
+
+What it opens is imported when it is opened: `wrenn version` and `wrenn run` need none of it.
+"""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING
+
+from wrennd.core.deadline import Deadline
+from wrennd.core.errors import NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from wrennd.core.config import Config
+    from wrennd.server.facts import Facts
+
+# Longer than a supervisor waits for its parts.
+END_S = 90.0
+
+
+def up(
+    config: Config,
+    *,
+    listen: str,
+    domain: str,
+    database: str,
+    is_insecure: bool,
+    is_up: Callable[[str, str, str], None],
+) -> None:
+    """Run a server until a signal comes. `is_up` is told where it is, in which file there is a key
+    for it, and that key ("" when it can't be read)."""
+    from wrennd.server.serve import key_of, serve
+    from wrennd.server.settings import settings
+    from wrennd.storage.layout import Layout
+
+    layout = Layout.prepare(config.data_dir)
+    wanted = settings(
+        layout, listen=listen, domain=domain, database=database, is_insecure=is_insecure
+    )
+    serve(config, layout, wanted, lambda found: is_up(found.url, found.key_file, key_of(found)))
+
+
+def down(config: Config) -> None:
+    """End the server; its sandboxes are left as they are. Errors: NotFound when there is none."""
+    from wrennd.linux.process import kill_and_wait
+
+    found = running(config)
+    if found is None:
+        raise NotFound(f"no server of {config.data_dir} runs", hint="wrenn up starts one")
+    kill_and_wait(found.pid, found.start_time, signal.SIGTERM, Deadline.after(END_S))
+
+
+def running(config: Config) -> Facts | None:
+    """The server of this data directory, if one runs."""
+    from wrennd.server import facts
+
+    return facts.running(config.data_dir)
+
+
+def key_of(found: Facts) -> str:
+    """Empty when it is not ours to read."""
+    from wrennd.server.serve import key_of
+
+    return key_of(found)

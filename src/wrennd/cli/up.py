@@ -1,0 +1,111 @@
+"""`wrenn up` and `wrenn down`: the server of this machine."""
+
+import sys
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from wrennd.cli import serving, standalone
+from wrennd.cli.options import DataDir, configured
+from wrennd.cli.progress import Progress
+from wrennd.core.config import Config
+from wrennd.core.errors import Error, InvalidInput, NotFound
+from wrennd.core.sandboxes import Listed
+from wrennd.core.states import State
+from wrennd.core.timings import Timings
+
+UP_HELP = "Run the server of this machine, until Ctrl-C; sandboxes live on without it."
+DOWN_HELP = "End the server of this machine; its sandboxes go on, unless you say otherwise."
+
+
+def up(
+    listen: Annotated[
+        str, typer.Option(metavar="IP:PORT", help="Where the API and the page are.")
+    ] = "127.0.0.1:7070",
+    domain: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="PORT-ID.NAME leads to a port of a sandbox."),
+    ] = "sandbox.localhost",
+    database: Annotated[
+        str, typer.Option(metavar="URL", help="SQLAlchemy's; default: a SQLite file.")
+    ] = "",
+    insecure_http: Annotated[
+        bool,
+        typer.Option("--insecure-http", help="Let other machines in; keys cross in the clear."),
+    ] = False,
+    data_dir: DataDir = None,
+) -> None:
+    config = configured(data_dir, log_level="info")
+    serving.up(
+        config,
+        listen=listen,
+        domain=domain,
+        database=database,
+        is_insecure=insecure_http,
+        is_up=_tell,
+    )
+
+
+def down(
+    pause: Annotated[bool, typer.Option("--pause", help="Pause what runs.")] = False,
+    kill: Annotated[bool, typer.Option("--kill", help="Destroy all sandboxes.")] = False,
+    data_dir: DataDir = None,
+) -> None:
+    if pause and kill:
+        raise InvalidInput("--pause and --kill exclude each other")
+    config = configured(data_dir)
+    try:
+        serving.down(config)
+    except NotFound:
+        if not (pause or kill):
+            raise
+        print("wrenn: no server ran", file=sys.stderr)
+    if pause:
+        _pause_all(config)
+    if kill:
+        _kill_all(config)
+
+
+def _pause_all(config: Config) -> None:
+    def pause(box: Listed) -> None:
+        with standalone.changing(config) as sandboxes:
+            sandboxes.pause(box.id, Timings())
+
+    _each(config, lambda box: box.state is State.RUNNING, pause, "paused")
+
+
+def _kill_all(config: Config) -> None:
+    def kill(box: Listed) -> None:
+        standalone.existing(config).kill(box.id)
+
+    _each(config, lambda box: True, kill, "destroyed")
+
+
+def _each(
+    config: Config, is_meant: Callable[[Listed], bool], act: Callable[[Listed], None], done: str
+) -> None:
+    """To every sandbox that is kept; a wrenn run's is its own. The server has ended by now, so
+    nobody else is at work on them. All are tried. Errors: the first that came."""
+    progress = Progress()
+    errors = []
+    for box in standalone.listed(config):
+        if not (box.is_kept and is_meant(box)):
+            continue
+        try:
+            act(box)
+        except Error as error:
+            errors.append(error)
+        else:
+            progress(f"{box.id} {done}")
+    if errors:
+        raise errors[0]
+
+
+def _tell(url: str, key_file: str, key: str) -> None:
+    print(f"Wrenn is up at {url}, with a page to try it at {url}/test")
+    if key and sys.stdout.isatty():
+        print(f"A key for it, which is also in {key_file}: {key}")
+    else:
+        print(f"A key for it is in {key_file}")
+    print("Ctrl-C ends it; sandboxes go on without it", flush=True)
