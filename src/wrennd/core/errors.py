@@ -4,11 +4,15 @@ Error                  internal            500  we broke it
 ├─ InvalidInput        invalid_argument    400  the caller's values are wrong; retrying can't help
 │  ├─ CommandNotFound       command_not_found       400  no such program in the sandbox
 │  └─ CommandNotExecutable  command_not_executable  400  it may not be executed there
+├─ Unauthorized        unauthorized        401  no API key, or not one that counts
+├─ Forbidden           forbidden           403  this API key may not do that
 ├─ NotFound            not_found           404  no such sandbox, image, template
 ├─ AlreadyExists       already_exists      409  the name is taken
 ├─ WrongState          wrong_state         409  not while the sandbox is what it is now
+├─ TooLarge            too_large           413  a request is larger than it may be
 ├─ NoCapacity          no_capacity         503  memory, disk or slots are used up for now
 ├─ HostUnsuitable      host_unsuitable     503  the host lacks a package, right or kernel feature
+├─ Unavailable         unavailable         503  the server's database or host does not answer now
 ├─ ImageBroken         image_broken        500  a kernel or image is missing, incomplete or corrupt
 ├─ SnapshotBroken      snapshot_broken     500  a snapshot lacks files, or they were damaged
 ├─ SnapshotIncompatible  snapshot_incompatible  409  made by another VMM, CPU or newer program
@@ -64,6 +68,16 @@ class CommandNotExecutable(InvalidInput):
     code = "command_not_executable"
 
 
+class Unauthorized(Error):
+    code = "unauthorized"
+    status = 401
+
+
+class Forbidden(Error):
+    code = "forbidden"
+    status = 403
+
+
 class NotFound(Error):
     code = "not_found"
     status = 404
@@ -79,6 +93,11 @@ class WrongState(Error):
     status = 409
 
 
+class TooLarge(Error):
+    code = "too_large"
+    status = 413
+
+
 class NoCapacity(Error):
     code = "no_capacity"
     status = 503
@@ -87,6 +106,17 @@ class NoCapacity(Error):
 class HostUnsuitable(Error):
     code = "host_unsuitable"
     status = 503
+
+
+class Unavailable(Error):
+    """`is_unsent`: what was asked for did not begin; else nobody knows whether it did."""
+
+    code = "unavailable"
+    status = 503
+
+    def __init__(self, message: str, *, hint: str = "", is_unsent: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.is_unsent = is_unsent
 
 
 class ImageBroken(Error):

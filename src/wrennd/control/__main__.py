@@ -1,0 +1,79 @@
+"""`python -m wrennd.control`: the control plane as a program, until SIGTERM or Ctrl-C."""
+
+import asyncio
+import logging
+import socket
+import sys
+from typing import Literal
+
+import uvicorn
+
+from wrennd.control.admin_key import ensure_admin_key
+from wrennd.control.agent_client import AgentClient
+from wrennd.control.app import create_app
+from wrennd.control.settings import Settings, split_listen
+from wrennd.control.store.database import Database
+from wrennd.control.store.migrate import migrate
+from wrennd.core.config import Config
+from wrennd.core.errors import Error
+from wrennd.core.log import configure
+
+BACKLOG = 1024
+STOP_S = 8  # for requests that run; what they began goes on in the host agent
+FRAME_BYTES = 1 << 20
+
+log = logging.getLogger("wrennd.control")
+
+
+def main() -> None:
+    settings = Settings.from_arguments(sys.argv[1:])
+    config = Config.from_environ(log_level="info")
+    form: Literal["console", "json"] = "json" if config.log_form == "json" else "console"
+    configure(level=config.log_level, form=form)
+    migrate(settings.database)
+    database = Database(settings.database)
+    try:
+        ensure_admin_key(database, settings.key_file)
+        with listening(settings.listen) as bound:
+            asyncio.run(serve(settings, database, bound))
+    finally:
+        database.close()
+
+
+def listening(listen: str) -> socket.socket:
+    """A bound socket: from here on callers are kept waiting, not refused. Errors: OSError."""
+    host, port = split_listen(listen)
+    return socket.create_server(
+        (host, port),
+        family=socket.AF_INET6 if ":" in host else socket.AF_INET,
+        backlog=BACKLOG,
+    )
+
+
+async def serve(settings: Settings, database: Database, bound: socket.socket) -> None:
+    async with AgentClient(settings.agent) as agent:
+        app = create_app(settings, database, agent)
+        server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=STOP_S,
+                ws="websockets-sansio",
+                ws_max_size=FRAME_BYTES,
+                lifespan="on",
+            )
+        )
+        log.info("the control plane listens", extra={"address": settings.listen})
+        await server.serve([bound])
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except Error as error:
+        hint = f" ({error.hint})" if error.hint else ""
+        sys.exit(f"wrennd.control: {error}{hint}")
+    except OSError as error:
+        sys.exit(f"wrennd.control: {error}")

@@ -1,0 +1,118 @@
+"""Who asks: API keys of requests and WebSockets, and what a revoked one still has open."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from fastapi import Depends, Request
+from fastapi.security import APIKeyHeader, HTTPBearer
+from starlette.datastructures import Headers
+
+from wrennd.control.store import keys
+from wrennd.control.store.database import Database
+from wrennd.control.store.keys import DEFAULT_PROJECT
+from wrennd.control.store.rows import KeyRow
+from wrennd.core.errors import Forbidden, Unauthorized, Unavailable
+
+USED_EVERY_S = 60.0
+HINT = "send X-API-Key: e2b_..., or Authorization: Bearer e2b_..."
+
+# What the OpenAPI document says about keys; `of_headers` reads them.
+_SCHEMES = (
+    Depends(APIKeyHeader(name="X-API-Key", auto_error=False)),
+    Depends(HTTPBearer(auto_error=False)),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caller:
+    """Who a key stands for."""
+
+    project: str
+    key_id: str
+    name: str
+
+    @property
+    def is_admin(self) -> bool:
+        return self.project == DEFAULT_PROJECT
+
+    def require_admin(self) -> None:
+        """Errors: Forbidden."""
+        if not self.is_admin:
+            raise Forbidden(
+                "this key may not do that", hint=f"use one of the project {DEFAULT_PROJECT}"
+            )
+
+
+def of_headers(headers: Headers) -> str | None:
+    """The key that a request carries, in one of the two places."""
+    key = headers.get("x-api-key")
+    if key:
+        return key.strip()
+    kind, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() or None if kind.lower() == "bearer" else None
+
+
+class Authentication:
+    """Checks keys against the database, each time: a revoked one stops at once."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._used: dict[str, float] = {}
+        self._open: dict[str, set[asyncio.Event]] = {}
+
+    async def check(self, key: str | None) -> Caller:
+        """Errors: Unauthorized, Unavailable."""
+        if not key:
+            raise Unauthorized("there is no API key with this request", hint=HINT)
+        found = await self._database.read(lambda c: keys.find(c, key)) if _is_form(key) else None
+        if found is None:
+            raise Unauthorized("this API key is unknown or was revoked", hint=HINT)
+        await self._mark(found)
+        return Caller(project=found.project, key_id=found.id, name=found.name)
+
+    @contextmanager
+    def revocation(self, caller: Caller) -> Iterator[asyncio.Event]:
+        """For what stays open: the event is set when the caller's key is revoked."""
+        event = asyncio.Event()
+        self._open.setdefault(caller.key_id, set()).add(event)
+        try:
+            yield event
+        finally:
+            self._open[caller.key_id].discard(event)
+            if not self._open[caller.key_id]:
+                del self._open[caller.key_id]
+
+    async def revoke(self, project: str, key_id: str) -> None:
+        """Errors: NotFound."""
+        await self._database.run(lambda c: keys.revoke(c, project, key_id))
+        for event in self._open.get(key_id, ()):
+            event.set()
+
+    async def _mark(self, found: KeyRow) -> None:
+        """When a key was used last, to the minute; a database that can't write is no reason."""
+        now = time.monotonic()
+        if now - self._used.get(found.id, float("-inf")) < USED_EVERY_S:
+            return
+        self._used[found.id] = now
+        try:
+            await self._database.run(lambda c: keys.mark_used(c, found.id))
+        except Unavailable:
+            self._used.pop(found.id, None)
+
+
+def _is_form(key: str) -> bool:
+    return keys.KEY.fullmatch(key) is not None
+
+
+async def authenticated(request: Request) -> Caller:
+    """The dependency of routes. Errors: Unauthorized."""
+    authentication: Authentication = request.app.state.services.authentication
+    caller = await authentication.check(of_headers(request.headers))
+    request.state.caller = caller
+    return caller
+
+
+SCHEMES = list(_SCHEMES)

@@ -1,0 +1,652 @@
+"""A host agent in memory, which keeps to the contract of the real one (docs/hostagent.md).
+
+`FakeHostAgent` is the service; `serving(agent, socket)` serves it over a Unix socket in a thread.
+Failures are scripted by value: `fail(method, error)` for the next call, `lose(method)` for one whose
+work is done and whose answer is lost, `hold(method)` for one that waits until it is released.
+"""
+
+import asyncio
+import contextlib
+import secrets
+import socket
+import threading
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from connectrpc.code import Code
+from connectrpc.errors import ConnectError
+from fakes.guest import Guest, Process, now_ms
+
+from wrennd.core.errors import (
+    AlreadyExists,
+    Error,
+    InvalidInput,
+    NoCapacity,
+    NotFound,
+    WrongState,
+)
+from wrennd.core.ids import check_name, check_sandbox_id
+from wrennd.core.model import SandboxSpec
+from wrennd.gen.hostagent import hostagent_pb as pb
+from wrennd.gen.hostagent.hostagent_connect import (
+    HostAgentService,
+    HostAgentServiceASGIApplication,
+)
+
+CODES = {
+    400: Code.INVALID_ARGUMENT,
+    404: Code.NOT_FOUND,
+    409: Code.FAILED_PRECONDITION,
+    503: Code.UNAVAILABLE,
+    504: Code.DEADLINE_EXCEEDED,
+}
+CHUNK = 64 << 10
+
+
+def to_connect(error: Error) -> ConnectError:
+    detail = pb.ErrorDetail(code=error.code, message=str(error), hint=error.hint)
+    return ConnectError(CODES.get(error.status, Code.INTERNAL), str(error), details=[detail])
+
+
+@dataclass
+class Held:
+    """A call that waits. `reached` is set when it does."""
+
+    reached: threading.Event = field(default_factory=threading.Event)
+    released: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass
+class Script:
+    """What is to happen to coming calls, by method."""
+
+    failures: dict[str, list[Error]] = field(default_factory=lambda: defaultdict(list))
+    lost: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    held: dict[str, list[Held]] = field(default_factory=lambda: defaultdict(list))
+
+
+@dataclass
+class Box:
+    """A sandbox of the fake."""
+
+    facts: pb.Sandbox
+    guest: Guest
+    disk_mib: int
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class FakeHostAgent(HostAgentService):
+    """In-memory. `boxes`, `templates` may be looked at and changed by tests."""
+
+    def __init__(self, *, mem_mib: int = 1 << 20) -> None:
+        self.installation = secrets.token_hex(3)
+        self.mem_mib = mem_mib
+        self.boxes: dict[str, Box] = {}
+        self.templates: dict[str, pb.Template] = {
+            "base": pb.Template(
+                name="base", kind="image", size_bytes=1 << 30, created_unix_ms=now_ms()
+            )
+        }
+        self.script = Script()
+        self.calls: list[str] = []
+        self._answers: dict[str, Any] = {}
+        self._next_address = 0
+
+    # What tests say.
+
+    def fail(self, method: str, error: Error) -> None:
+        self.script.failures[method].append(error)
+
+    def lose(self, method: str) -> None:
+        self.script.lost[method] += 1
+
+    @contextmanager
+    def hold(self, method: str) -> Iterator[Held]:
+        held = Held()
+        self.script.held[method].append(held)
+        try:
+            yield held
+        finally:
+            held.released.set()
+
+    def change(self, sandbox_id: str, state: str, *, cause: str = "expiry", error: str = "") -> None:
+        """As if the host had done it by itself."""
+        facts = self.boxes[sandbox_id].facts
+        facts.state, facts.cause, facts.error = state, cause, error
+        facts.revision += 1
+        if state != "running":
+            facts.address, facts.active_unix_ms = "", 0
+
+    def put(self, sandbox_id: str, state: str = "running", **more: Any) -> pb.Sandbox:
+        """One that was made without the server."""
+        facts = self._facts(sandbox_id, "base", 1, 512, None)
+        facts.state = state
+        for name, value in more.items():
+            setattr(facts, name, value)
+        self.boxes[sandbox_id] = Box(facts=facts, guest=Guest({}), disk_mib=4096)
+        return facts
+
+    # The service.
+
+    async def get_host(self, request: pb.GetHostRequest, ctx: Any) -> pb.GetHostResponse:
+        async with self._call("get_host"):
+            used = sum(b.facts.mem_mib for b in self.boxes.values() if b.facts.state == "running")
+            return pb.GetHostResponse(
+                installation=self.installation,
+                version="fake",
+                tier="emulated",
+                vmm="fake",
+                vmm_version="1",
+                kernel="6.1",
+                envd_version="0.5",
+                capacity=pb.Capacity(
+                    mem_mib=self.mem_mib,
+                    mem_mib_reserved=used,
+                    disk_bytes=1 << 40,
+                    disk_bytes_free=1 << 39,
+                    cpus=4,
+                ),
+                started_unix_ms=1_700_000_000_000,
+            )
+        raise AssertionError
+
+    async def list_sandboxes(
+        self, request: pb.ListSandboxesRequest, ctx: Any
+    ) -> pb.ListSandboxesResponse:
+        async with self._call("list_sandboxes"):
+            return pb.ListSandboxesResponse(
+                installation=self.installation,
+                sandboxes=[copy(box.facts) for box in self.boxes.values()],
+            )
+        raise AssertionError
+
+    async def get_sandbox(self, request: pb.GetSandboxRequest, ctx: Any) -> pb.GetSandboxResponse:
+        async with self._call("get_sandbox"):
+            return pb.GetSandboxResponse(sandbox=copy(self._box(request.sandbox_id).facts))
+        raise AssertionError
+
+    async def create_sandbox(
+        self, request: pb.CreateSandboxRequest, ctx: Any
+    ) -> pb.CreateSandboxResponse:
+        async with self._call("create_sandbox", request.call) as again:
+            if again is not None:
+                return again
+            check_sandbox_id(request.sandbox_id)
+            template = self.templates.get(request.template)
+            if template is None:
+                raise NotFound(f"there is no template {request.template}")
+            if request.sandbox_id in self.boxes:
+                raise AlreadyExists(f"there is a sandbox {request.sandbox_id} already")
+            if template.kind == "snapshot" and (
+                request.vcpus not in (0, template.vcpus)
+                or request.mem_mib not in (0, template.mem_mib)
+            ):
+                raise InvalidInput("a snapshot's vCPUs and memory are those that were frozen")
+            vcpus = request.vcpus or template.vcpus or 1
+            mem_mib = request.mem_mib or template.mem_mib or 512
+            SandboxSpec(id=request.sandbox_id, vcpus=vcpus, mem_mib=mem_mib)
+            self._reserve(mem_mib)
+            facts = self._facts(
+                request.sandbox_id, request.template, vcpus, mem_mib, request.expiry
+            )
+            self.boxes[facts.id] = Box(
+                facts=facts, guest=Guest(dict(request.env)), disk_mib=request.disk_mib or 4096
+            )
+            return self._answered(
+                request.call,
+                pb.CreateSandboxResponse(sandbox=copy(facts), phases=phases("slot", "vmm", "envd")),
+            )
+        raise AssertionError
+
+    async def pause_sandbox(
+        self, request: pb.PauseSandboxRequest, ctx: Any
+    ) -> pb.PauseSandboxResponse:
+        async with self._call("pause_sandbox", request.call) as again:
+            if again is not None:
+                return again
+            box = self._changing(request.sandbox_id, request.call, "running")
+            self._paused(box)
+            return self._answered(
+                request.call,
+                pb.PauseSandboxResponse(sandbox=copy(box.facts), phases=phases("freeze", "store")),
+            )
+        raise AssertionError
+
+    async def resume_sandbox(
+        self, request: pb.ResumeSandboxRequest, ctx: Any
+    ) -> pb.ResumeSandboxResponse:
+        async with self._call("resume_sandbox", request.call) as again:
+            if again is not None:
+                return again
+            wanted = ("paused", "error") if request.cold or request.discard else ("paused",)
+            box = self._changing(request.sandbox_id, request.call, *wanted)
+            self._reserve(box.facts.mem_mib)
+            if request.expiry is not None:
+                box.facts.expiry = request.expiry
+            self.change(box.facts.id, "running", cause="")
+            self._runs(box.facts)
+            return self._answered(
+                request.call,
+                pb.ResumeSandboxResponse(
+                    sandbox=copy(box.facts), phases=phases("vmm", "init"), is_cold=request.cold
+                ),
+            )
+        raise AssertionError
+
+    async def destroy_sandbox(
+        self, request: pb.DestroySandboxRequest, ctx: Any
+    ) -> pb.DestroySandboxResponse:
+        async with self._call("destroy_sandbox", request.call) as again:
+            if again is not None:
+                return again
+            box = self.boxes.pop(check_sandbox_id(request.sandbox_id), None)
+            if box is not None:
+                box.guest.end()
+            answer = pb.DestroySandboxResponse(existed=box is not None, phases=phases("kill"))
+            return self._answered(request.call, answer)
+        raise AssertionError
+
+    async def set_expiry(self, request: pb.SetExpiryRequest, ctx: Any) -> pb.SetExpiryResponse:
+        async with self._call("set_expiry"):
+            facts = self._box(request.sandbox_id).facts
+            facts.expiry = request.expiry or pb.Expiry()
+            self._expires(facts)
+            return pb.SetExpiryResponse(sandbox=copy(facts))
+        raise AssertionError
+
+    async def ping_sandbox(
+        self, request: pb.PingSandboxRequest, ctx: Any
+    ) -> pb.PingSandboxResponse:
+        async with self._call("ping_sandbox"):
+            facts = self._running(request.sandbox_id).facts
+            facts.active_unix_ms = now_ms()
+            self._expires(facts)
+            return pb.PingSandboxResponse(sandbox=copy(facts))
+        raise AssertionError
+
+    async def create_snapshot(
+        self, request: pb.CreateSnapshotRequest, ctx: Any
+    ) -> pb.CreateSnapshotResponse:
+        async with self._call("create_snapshot", request.call) as again:
+            if again is not None:
+                return again
+            check_name(request.name, "snapshot")
+            known = self.templates.get(request.name)
+            if known is not None and (known.kind == "image" or not request.overwrite):
+                raise AlreadyExists(f"there is a template {request.name} already")
+            box = self._changing(request.sandbox_id, request.call, "running", "paused")
+            if box.facts.state == "running" and request.ends_paused:
+                self._paused(box)
+            else:
+                box.facts.generation += 1
+                box.facts.revision += 1
+            template = pb.Template(
+                name=request.name,
+                kind="snapshot",
+                vcpus=box.facts.vcpus,
+                mem_mib=box.facts.mem_mib,
+                size_bytes=1 << 20,
+                created_unix_ms=now_ms(),
+                tier="emulated",
+                sandbox_id=box.facts.id,
+            )
+            self.templates[request.name] = template
+            return self._answered(
+                request.call,
+                pb.CreateSnapshotResponse(
+                    template=template, sandbox=copy(box.facts), phases=phases("freeze", "link")
+                ),
+            )
+        raise AssertionError
+
+    async def delete_snapshot(
+        self, request: pb.DeleteSnapshotRequest, ctx: Any
+    ) -> pb.DeleteSnapshotResponse:
+        async with self._call("delete_snapshot"):
+            known = self.templates.get(check_name(request.name, "snapshot"))
+            if known is None:
+                raise NotFound(f"there is no snapshot {request.name}")
+            if known.kind == "image":
+                raise InvalidInput(f"{request.name} is an image")
+            del self.templates[request.name]
+            return pb.DeleteSnapshotResponse()
+        raise AssertionError
+
+    async def list_templates(
+        self, request: pb.ListTemplatesRequest, ctx: Any
+    ) -> pb.ListTemplatesResponse:
+        async with self._call("list_templates"):
+            return pb.ListTemplatesResponse(templates=list(self.templates.values()))
+        raise AssertionError
+
+    async def exec(self, request: pb.ExecRequest, ctx: Any) -> pb.ExecResponse:
+        async with self._call("exec"):
+            guest = self._running(request.sandbox_id).guest
+            process, events = guest.start(request.command or pb.CommandSpec())
+            if request.stdin:
+                process.stdin.put_nowait(request.stdin)
+            process.stdin.put_nowait(None)
+            output = {"stdout": b"", "stderr": b""}
+            code = 124
+            try:
+                async with asyncio.timeout(request.timeout_s or 30):
+                    async for event in following(process, events):
+                        if event.event.field == "data":
+                            data = event.event.value.output
+                            output[data.field] += data.value
+                        elif event.event.field == "end":
+                            code = event.event.value.exit_code
+            except TimeoutError:
+                guest.kill(process, "SIGKILL")
+            return pb.ExecResponse(
+                stdout=output["stdout"], stderr=output["stderr"], exit_code=code, ms=1.5
+            )
+        raise AssertionError
+
+    async def exec_stream(
+        self, request: pb.ExecStreamRequest, ctx: Any
+    ) -> AsyncIterator[pb.ExecStreamResponse]:
+        async with self._call("exec_stream"):
+            guest = self._running(request.sandbox_id).guest
+            process, events = guest.start(
+                request.command or pb.CommandSpec(), has_stdin=request.has_stdin
+            )
+            try:
+                async for event in following(process, events):
+                    yield pb.ExecStreamResponse(event=event)
+            finally:
+                guest.kill(process, "SIGKILL")
+
+    async def start_background(
+        self, request: pb.StartBackgroundRequest, ctx: Any
+    ) -> pb.StartBackgroundResponse:
+        async with self._call("start_background"):
+            guest = self._running(request.sandbox_id).guest
+            process, _ = guest.start(
+                request.command or pb.CommandSpec(), tag=request.tag, has_stdin=False
+            )
+            process.followers.clear()
+            return pb.StartBackgroundResponse(pid=process.pid, tag=process.tag)
+        raise AssertionError
+
+    async def list_processes(
+        self, request: pb.ListProcessesRequest, ctx: Any
+    ) -> pb.ListProcessesResponse:
+        async with self._call("list_processes"):
+            guest = self._running(request.sandbox_id).guest
+            return pb.ListProcessesResponse(
+                processes=[
+                    pb.ListProcessesResponse.Process(pid=each.pid, tag=each.tag, command=each.spec)
+                    for each in guest.processes.values()
+                ]
+            )
+        raise AssertionError
+
+    async def kill_process(
+        self, request: pb.KillProcessRequest, ctx: Any
+    ) -> pb.KillProcessResponse:
+        async with self._call("kill_process"):
+            guest = self._running(request.sandbox_id).guest
+            guest.kill(guest.find(request.process), request.signal)
+            return pb.KillProcessResponse()
+        raise AssertionError
+
+    async def connect_process(
+        self, request: pb.ConnectProcessRequest, ctx: Any
+    ) -> AsyncIterator[pb.ConnectProcessResponse]:
+        async with self._call("connect_process"):
+            process = self._running(request.sandbox_id).guest.find(request.process)
+            async for event in joining(process):
+                yield pb.ConnectProcessResponse(event=event)
+
+    async def send_input(self, request: pb.SendInputRequest, ctx: Any) -> pb.SendInputResponse:
+        async with self._call("send_input"):
+            process = self._running(request.sandbox_id).guest.find(request.process)
+            process.stdin.put_nowait(request.data)
+            return pb.SendInputResponse(is_taken=True)
+        raise AssertionError
+
+    async def close_input(self, request: pb.CloseInputRequest, ctx: Any) -> pb.CloseInputResponse:
+        async with self._call("close_input"):
+            process = self._running(request.sandbox_id).guest.find(request.process)
+            process.stdin.put_nowait(None)
+            return pb.CloseInputResponse()
+        raise AssertionError
+
+    async def attach_pty(
+        self, request: pb.AttachPtyRequest, ctx: Any
+    ) -> AsyncIterator[pb.AttachPtyResponse]:
+        async with self._call("attach_pty"):
+            guest = self._running(request.sandbox_id).guest
+            if request.command is not None and request.command.cmd:
+                process, events = guest.start(request.command, tag=request.tag, is_pty=True)
+                process.size = (request.cols or 80, request.rows or 24)
+                stream = following(process, events)
+            else:
+                from protobuf import Oneof
+
+                stream = joining(guest.find(pb.Selector(selector=Oneof("tag", request.tag))))
+            async for event in stream:
+                yield pb.AttachPtyResponse(event=event)
+
+    async def resize_pty(self, request: pb.ResizePtyRequest, ctx: Any) -> pb.ResizePtyResponse:
+        async with self._call("resize_pty"):
+            process = self._running(request.sandbox_id).guest.find(request.process)
+            process.size = (request.cols, request.rows)
+            return pb.ResizePtyResponse()
+        raise AssertionError
+
+    async def write_file(
+        self, request: AsyncIterator[pb.WriteFileRequest], ctx: Any
+    ) -> pb.WriteFileResponse:
+        async with self._call("write_file"):
+            content = bytearray()
+            target: Any = None
+            async for message in request:
+                if message.part.field == "target":
+                    target = message.part.value
+                    self._running(target.sandbox_id)
+                else:
+                    content += message.part.value
+            self._running(target.sandbox_id).guest.files.write(target.path, bytes(content))
+            return pb.WriteFileResponse(size=len(content))
+        raise AssertionError
+
+    async def read_file(
+        self, request: pb.ReadFileRequest, ctx: Any
+    ) -> AsyncIterator[pb.ReadFileResponse]:
+        async with self._call("read_file"):
+            content = self._running(request.sandbox_id).guest.files.read(request.path)
+            for at in range(0, len(content), CHUNK):
+                yield pb.ReadFileResponse(chunk=content[at : at + CHUNK])
+
+    async def list_directory(
+        self, request: pb.ListDirectoryRequest, ctx: Any
+    ) -> pb.ListDirectoryResponse:
+        async with self._call("list_directory"):
+            files = self._running(request.sandbox_id).guest.files
+            return pb.ListDirectoryResponse(entries=files.list(request.path, request.depth))
+        raise AssertionError
+
+    async def make_directory(
+        self, request: pb.MakeDirectoryRequest, ctx: Any
+    ) -> pb.MakeDirectoryResponse:
+        async with self._call("make_directory"):
+            files = self._running(request.sandbox_id).guest.files
+            return pb.MakeDirectoryResponse(entry=files.make_directory(request.path))
+        raise AssertionError
+
+    async def remove_path(self, request: pb.RemovePathRequest, ctx: Any) -> pb.RemovePathResponse:
+        async with self._call("remove_path"):
+            self._running(request.sandbox_id).guest.files.remove(request.path)
+            return pb.RemovePathResponse()
+        raise AssertionError
+
+    async def stat_path(self, request: pb.StatPathRequest, ctx: Any) -> pb.StatPathResponse:
+        async with self._call("stat_path"):
+            files = self._running(request.sandbox_id).guest.files
+            return pb.StatPathResponse(entry=files.entry(request.path))
+        raise AssertionError
+
+    async def get_sandbox_metrics(
+        self, request: pb.GetSandboxMetricsRequest, ctx: Any
+    ) -> pb.GetSandboxMetricsResponse:
+        async with self._call("get_sandbox_metrics"):
+            self._box(request.sandbox_id)
+            point = pb.GetSandboxMetricsResponse.Point(
+                unix_ms=now_ms(), cpu_percent=12.5, mem_bytes=64 << 20, disk_bytes=1 << 20
+            )
+            return pb.GetSandboxMetricsResponse(points=[point])
+        raise AssertionError
+
+    # Inside.
+
+    @contextlib.asynccontextmanager
+    async def _call(self, method: str, call: pb.Call | None = None) -> AsyncIterator[Any]:
+        """Yields the answer to give again, for a key that was answered before."""
+        self.calls.append(method)
+        for held in self.script.held.pop(method, []):
+            held.reached.set()
+            await asyncio.to_thread(held.released.wait)
+        try:
+            if self.script.failures[method]:
+                raise self.script.failures[method].pop(0)
+            yield self._answers.get(call.idempotency_key) if call else None
+            if self.script.lost[method]:
+                self.script.lost[method] -= 1
+                raise ConnectError(Code.UNAVAILABLE, "the answer was lost")
+        except Error as error:
+            raise to_connect(error) from error
+
+    def _answered(self, call: pb.Call | None, answer: Any) -> Any:
+        if call is not None and call.idempotency_key:
+            self._answers[call.idempotency_key] = answer
+        return answer
+
+    def _box(self, sandbox_id: str) -> Box:
+        box = self.boxes.get(check_sandbox_id(sandbox_id))
+        if box is None:
+            raise NotFound(f"there is no sandbox {sandbox_id}")
+        return box
+
+    def _running(self, sandbox_id: str) -> Box:
+        box = self._box(sandbox_id)
+        if box.facts.state != "running":
+            raise WrongState(f"sandbox {sandbox_id} is {box.facts.state}")
+        return box
+
+    def _changing(self, sandbox_id: str, call: pb.Call | None, *wanted: str) -> Box:
+        box = self._box(sandbox_id)
+        if box.facts.state not in wanted:
+            raise WrongState(f"sandbox {sandbox_id} is {box.facts.state}")
+        if call is not None and call.has_field("expected_revision"):
+            if call.expected_revision != box.facts.revision:
+                raise WrongState(f"sandbox {sandbox_id} has revision {box.facts.revision}")
+        return box
+
+    def _paused(self, box: Box) -> None:
+        box.facts.generation += 1
+        self.change(box.facts.id, "paused", cause="")
+        box.facts.expires_unix_ms = 0
+
+    def _reserve(self, mem_mib: int) -> None:
+        used = sum(b.facts.mem_mib for b in self.boxes.values() if b.facts.state == "running")
+        if used + mem_mib > self.mem_mib:
+            raise NoCapacity(f"{mem_mib} MiB are asked for, {self.mem_mib - used} MiB are free")
+
+    def _facts(
+        self, sandbox_id: str, template: str, vcpus: int, mem_mib: int, expiry: pb.Expiry | None
+    ) -> pb.Sandbox:
+        facts = pb.Sandbox(
+            id=sandbox_id,
+            state="running",
+            template=template,
+            tier="emulated",
+            vcpus=vcpus,
+            mem_mib=mem_mib,
+            created_unix_ms=now_ms(),
+            generation=0,
+            revision=2,
+            expiry=expiry or pb.Expiry(),
+            is_kept=True,
+            kernel_version="6.1",
+            vmm_version="1",
+            disk_bytes=1 << 20,
+        )
+        self._runs(facts)
+        return facts
+
+    def _runs(self, facts: pb.Sandbox) -> None:
+        self._next_address += 1
+        facts.address = f"198.18.{self._next_address >> 8}.{self._next_address & 255}"
+        facts.active_unix_ms = now_ms()
+        self._expires(facts)
+
+    def _expires(self, facts: pb.Sandbox) -> None:
+        seconds = facts.expiry.seconds if facts.expiry else 0
+        facts.expires_unix_ms = now_ms() + seconds * 1000 if seconds else 0
+
+
+def copy(facts: pb.Sandbox) -> pb.Sandbox:
+    return pb.Sandbox.from_binary(facts.to_binary())
+
+
+def phases(*names: str) -> list[pb.Phase]:
+    return [pb.Phase(name=name, ms=1.0) for name in names]
+
+
+async def following(
+    process: Process, events: "asyncio.Queue[pb.ProcessEvent]"
+) -> AsyncIterator[pb.ProcessEvent]:
+    while True:
+        event = await events.get()
+        yield event
+        if event.event.field == "end":
+            return
+
+
+async def joining(process: Process) -> AsyncIterator[pb.ProcessEvent]:
+    from protobuf import Oneof
+
+    events: asyncio.Queue[pb.ProcessEvent] = asyncio.Queue()
+    process.followers.append(events)
+    try:
+        start = pb.ProcessEvent.Start(pid=process.pid, tag=process.tag)
+        yield pb.ProcessEvent(event=Oneof("start", start))
+        async for event in following(process, events):
+            yield event
+    finally:
+        process.followers.remove(events)
+
+
+@contextmanager
+def serving(agent: FakeHostAgent, path: Path) -> Iterator[None]:
+    """Serve it over a Unix socket, in a thread with a loop of its own."""
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(path))
+        with running(HostAgentServiceASGIApplication(agent), bound):
+            yield
+    path.unlink()
+
+
+@contextmanager
+def running(app: Any, bound: socket.socket) -> Iterator[None]:
+    """An ASGI application under uvicorn in a thread, on a socket that is bound already."""
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, ws="websockets-sansio", timeout_graceful_shutdown=2
+    )
+    server = uvicorn.Server(config)
+    bound.listen(64)
+    thread = threading.Thread(target=server.run, args=([bound],), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join(timeout=20)
+        assert not thread.is_alive()
