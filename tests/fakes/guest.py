@@ -204,12 +204,6 @@ class Guest:
         process.emit(pb.ProcessEvent(event=Oneof("end", end)))
 
 
-WORDS = (
-    "echo", "printf", "cat", "pwd", "env", "whoami", "true", "false", "exit", "sleep", "kill-me",
-    "size",
-)  # fmt: skip
-
-
 class Exited(Exception):
     def __init__(self, code: int) -> None:
         self.code = code
@@ -271,22 +265,9 @@ class Shell:
 
     async def _word(self, words: list[str], target: str | None) -> int:
         name, *args = words
+        if name in WRITERS:
+            return self._out(WRITERS[name](self, args), target)
         match name:
-            case "echo":
-                return self._out(" ".join(args).encode() + b"\n", target)
-            case "printf":
-                text = args[0].encode().decode("unicode_escape").encode("latin-1")
-                return self._out(text, target)
-            case "pwd":
-                return self._out((self.process.spec.cwd or "/root").encode() + b"\n", target)
-            case "env":
-                env = {**self.guest.env, **self.process.spec.envs}
-                return self._out("".join(f"{k}={v}\n" for k, v in env.items()).encode(), target)
-            case "whoami":
-                return self._out((self.process.spec.user or "root").encode() + b"\n", target)
-            case "size":
-                cols, rows = self.process.size
-                return self._out(f"{rows} {cols}\n".encode(), target)
             case "cat":
                 return await self._cat(args, target)
             case "sleep":
@@ -300,6 +281,26 @@ class Shell:
                 return 137
         self.process.write(f"sh: {name}: not found\n".encode(), is_error=True)
         return 127
+
+    def _env(self, _args: list[str]) -> bytes:
+        env = {**self.guest.env, **self.process.spec.envs}
+        return "".join(f"{name}={value}\n" for name, value in env.items()).encode()
+
+    def _pwd(self, _args: list[str]) -> bytes:
+        return (self.process.spec.cwd or "/root").encode() + b"\n"
+
+    def _whoami(self, _args: list[str]) -> bytes:
+        return (self.process.spec.user or "root").encode() + b"\n"
+
+    def _size(self, _args: list[str]) -> bytes:
+        cols, rows = self.process.size
+        return f"{rows} {cols}\n".encode()
+
+    def _echo(self, args: list[str]) -> bytes:
+        return " ".join(args).encode() + b"\n"
+
+    def _printf(self, args: list[str]) -> bytes:
+        return args[0].encode().decode("unicode_escape").encode("latin-1")
 
     async def _cat(self, args: list[str], target: str | None) -> int:
         for path in args:
@@ -319,6 +320,17 @@ class Shell:
         else:
             self.guest.files.write(target, data)
         return 0
+
+
+WRITERS = {
+    "echo": Shell._echo,
+    "printf": Shell._printf,
+    "pwd": Shell._pwd,
+    "env": Shell._env,
+    "whoami": Shell._whoami,
+    "size": Shell._size,
+}
+WORDS = frozenset(WRITERS) | {"cat", "sleep", "true", "false", "exit", "kill-me"}
 
 
 def now_ms() -> int:

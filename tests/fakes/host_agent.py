@@ -1,8 +1,8 @@
 """A host agent in memory, which keeps to the contract of the real one (docs/hostagent.md).
 
 `FakeHostAgent` is the service; `serving(agent, socket)` serves it over a Unix socket in a thread.
-Failures are scripted by value: `fail(method, error)` for the next call, `lose(method)` for one whose
-work is done and whose answer is lost, `hold(method)` for one that waits until it is released.
+Failures are scripted by value: `fail(method, error)` for the next call, `lose(method)` for one that
+is done and whose answer is lost, `hold(method)` for one that waits until it is released.
 """
 
 import asyncio
@@ -20,8 +20,8 @@ from typing import Any
 import uvicorn
 from connectrpc.code import Code
 from connectrpc.errors import ConnectError
-from fakes.guest import Guest, Process, now_ms
 
+from fakes.guest import Guest, Process, now_ms
 from wrennd.core.errors import (
     AlreadyExists,
     Error,
@@ -114,7 +114,9 @@ class FakeHostAgent(HostAgentService):
         finally:
             held.released.set()
 
-    def change(self, sandbox_id: str, state: str, *, cause: str = "expiry", error: str = "") -> None:
+    def change(
+        self, sandbox_id: str, state: str, *, cause: str = "expiry", error: str = ""
+    ) -> None:
         """As if the host had done it by itself."""
         facts = self.boxes[sandbox_id].facts
         facts.state, facts.cause, facts.error = state, cause, error
@@ -544,9 +546,9 @@ class FakeHostAgent(HostAgentService):
         box = self._box(sandbox_id)
         if box.facts.state not in wanted:
             raise WrongState(f"sandbox {sandbox_id} is {box.facts.state}")
-        if call is not None and call.has_field("expected_revision"):
-            if call.expected_revision != box.facts.revision:
-                raise WrongState(f"sandbox {sandbox_id} has revision {box.facts.revision}")
+        has_expected = call is not None and call.has_field("expected_revision")
+        if has_expected and call.expected_revision != box.facts.revision:
+            raise WrongState(f"sandbox {sandbox_id} has revision {box.facts.revision}")
         return box
 
     def _paused(self, box: Box) -> None:

@@ -51,22 +51,21 @@ def listening(listen: str) -> socket.socket:
 
 
 async def serve(settings: Settings, database: Database, bound: socket.socket) -> None:
-    async with AgentClient(settings.agent) as agent:
-        app = create_app(settings, database, agent)
-        server = uvicorn.Server(
-            uvicorn.Config(
-                app,
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_graceful_shutdown=STOP_S,
-                ws="websockets-sansio",
-                ws_max_size=FRAME_BYTES,
-                lifespan="on",
-            )
+    app = create_app(settings, database, AgentClient(settings.agent))
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=STOP_S,
+            ws="websockets-sansio",
+            ws_max_size=FRAME_BYTES,
+            lifespan="on",
         )
-        log.info("the control plane listens", extra={"address": settings.listen})
-        await server.serve([bound])
+    )
+    log.info("the control plane listens", extra={"address": settings.listen})
+    await server.serve([bound])
 
 
 if __name__ == "__main__":

@@ -7,9 +7,8 @@ take is the caller's to say (`timeout_ms`).
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import httpx
@@ -25,7 +24,7 @@ MAX_CONNECTIONS = 512  # each stream and WebSocket has one
 MAX_MESSAGE_BYTES = 64 << 20  # an exec's output is two times 16 MiB at most
 
 
-class AgentClient(AbstractAsyncContextManager["AgentClient"]):
+class AgentClient:
     """`rpc` is the generated client. Owns the connections, until `close()`."""
 
     def __init__(self, socket: Path) -> None:
@@ -41,17 +40,6 @@ class AgentClient(AbstractAsyncContextManager["AgentClient"]):
 
     async def close(self) -> None:
         await self._transport.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        _type: type[BaseException] | None,
-        _error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
-        await self.close()
 
 
 class SocketTransport:

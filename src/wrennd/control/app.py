@@ -15,7 +15,7 @@ from wrennd.control.store.database import Database
 
 
 def create_app(settings: Settings, database: Database, agent: AgentClient) -> FastAPI:
-    """An ASGI application; database and agent stay the caller's, who closes them after it."""
+    """An ASGI application. It closes the agent at its end; the database stays the caller's."""
     services = Services.of(settings, database, agent)
 
     @asynccontextmanager

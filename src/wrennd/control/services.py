@@ -41,7 +41,7 @@ class Services:
 
     @classmethod
     def of(cls, settings: Settings, database: Database, agent: AgentClient) -> Self:
-        """Owned by the caller: database and agent."""
+        """`serving()` closes the agent at its end; the database stays the caller's."""
         work, bus, metrics = Work(), Bus(), Metrics()
         operations = Operations(
             database=database,
@@ -75,6 +75,7 @@ class Services:
         await self.database.run(lambda c: hosts.ensure(c, hosts.LOCAL))
         await self.database.run(lambda c: keys.ensure_project(c, keys.DEFAULT_PROJECT))
         async with AsyncExitStack() as held:
+            held.push_async_callback(self.agent.close)
             held.push_async_callback(self.work.close)
             held.callback(self.bus.close)
             loop = asyncio.create_task(self.reconciler.run(), name="reconciler")
