@@ -7,20 +7,22 @@ are needed to stop it at any point, and no point is forgotten when the code chan
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 HARMLESS = frozenset({"fspath", "_path_normpath", "getpid", "geteuid", "urandom"})
 
 
 @contextmanager
-def watched(act: Callable[[str], None]) -> Iterator[None]:
-    """Call `act` with the name of each function of the module posix before it is called."""
+def watched(act: Callable[[str], None], *, only: Collection[str] = ()) -> Iterator[None]:
+    """Call `act` with the name of each function of the module posix before it is called; or of
+    those with the names `only`, be they of posix or of fcntl."""
+    modules = ("posix", "fcntl") if only else ("posix",)
 
     def profile(frame, event, function):
-        if event == "c_call" and getattr(function, "__module__", None) == "posix":
+        if event == "c_call" and getattr(function, "__module__", None) in modules:
             name = function.__name__
-            if name not in HARMLESS:
+            if name in only if only else name not in HARMLESS:
                 sys.setprofile(None)  # what `act` calls is not watched
                 act(name)
                 sys.setprofile(profile)
@@ -40,12 +42,13 @@ def names_of(work: Callable[[], object]) -> list[str]:
     return seen
 
 
-def run_and_kill(work: Callable[[], object], call: int) -> bool:
+def run_and_kill(work: Callable[[], object], call: int, *, only: Collection[str] = ()) -> bool:
     """Run `work` in a child that is killed before the call of this number; whether it was."""
     child = os.fork()
     if child == 0:
         try:
-            with watched(_counted(call, lambda: os.kill(os.getpid(), signal.SIGKILL))):
+            kill = _counted(call, lambda: os.kill(os.getpid(), signal.SIGKILL))
+            with watched(kill, only=only):
                 work()
         finally:
             os._exit(0)

@@ -31,6 +31,7 @@ def create(  # noqa: PLR0913 - one parameter for each option is how Typer declar
     template: options.Template = "base",
     vcpus: options.Vcpus = None,
     memory: options.Memory = None,
+    disk: options.Disk = None,
     env: options.Env = None,
     env_file: options.EnvFile = None,
     dns: options.Dns = None,
@@ -46,6 +47,7 @@ def create(  # noqa: PLR0913 - one parameter for each option is how Typer declar
             template=template,
             vcpus=vcpus,
             mem_mib=memory,
+            disk_mib=disk,
             dns=tuple(dns or ()),
             env=_environment(env_file, env),
         )

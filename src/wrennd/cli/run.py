@@ -38,6 +38,7 @@ def run(  # noqa: PLR0913 - one parameter for each option is how Typer declares 
     template: options.Template = "base",
     vcpus: options.Vcpus = None,
     memory: options.Memory = None,
+    disk: options.Disk = None,
     env: options.Env = None,
     env_file: options.EnvFile = None,
     cwd: options.Cwd = "",
@@ -68,6 +69,7 @@ def run(  # noqa: PLR0913 - one parameter for each option is how Typer declares 
         template=template,
         vcpus=vcpus,
         mem_mib=memory,
+        disk_mib=disk,
         dns=tuple(dns or ()),
     )
     printer = follow.Collected() if as_json else follow.Streamed()

@@ -9,6 +9,14 @@ Words = Annotated[list[str], Argument(metavar="-- CMD...", show_default=False)]
 Template = Annotated[str, Option(metavar="NAME", help="Base image or snapshot template.")]
 Vcpus = Annotated[int | None, Option(metavar="N", help="Virtual CPUs, 1 to 32.", show_default="1")]
 Memory = Annotated[int | None, Option(metavar="MIB", help="Memory in MiB.", show_default="512")]
+Disk = Annotated[
+    int | None,
+    Option(
+        metavar="MIB",
+        help="Length of the disk in MiB, no less than the template's.",
+        show_default="the template's",
+    ),
+]
 Env = Annotated[list[str] | None, Option(metavar="K=V", help="Set a variable (repeatable).")]
 EnvFile = Annotated[
     Path | None, Option(metavar="F", help="Read variables from a file of K=V lines.")

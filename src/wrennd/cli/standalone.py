@@ -69,6 +69,12 @@ def setup(config: Config, *, force: bool, report: Report) -> None:
     setup(config, force=force, report=report)
 
 
+def make_volume(config: Config, size_gib: int | None, report: Report) -> None:
+    from wrennd.host.administer import make_volume
+
+    make_volume(config, size_gib, report)
+
+
 def take_firecracker(config: Config, file: Path, report: Report) -> None:
     from wrennd.host.administer import take_firecracker
 

@@ -11,6 +11,7 @@ MAX_VCPUS = 32  # Firecracker's bound (machine-config)
 # Below this the kernel, its initrd and the guest agent don't fit: measured, see docs/vmm.md.
 MIN_MEM_MIB = 128
 MAX_MEM_MIB = 1 << 20
+MAX_DISK_MIB = 1 << 20
 DEFAULT_VCPUS, DEFAULT_MEM_MIB = 1, 512
 MAX_TERMINAL = 0xFFFF  # struct winsize
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -20,7 +21,8 @@ ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 class SandboxSpec:
     """A sandbox as it is asked for. `dns` empty means: as the host resolves.
 
-    env: variables that every command in it gets.
+    env: variables that every command in it gets. disk_mib: 0 for a disk as long as
+    that of what it is made of.
     """
 
     id: str
@@ -29,6 +31,7 @@ class SandboxSpec:
     mem_mib: int = DEFAULT_MEM_MIB
     dns: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
+    disk_mib: int = 0
 
     def __post_init__(self) -> None:
         check_sandbox_id(self.id)
@@ -43,6 +46,11 @@ class SandboxSpec:
                 f"{self.mem_mib} MiB of memory can't be given to a sandbox",
                 hint=f"choose at least {MIN_MEM_MIB} MiB",
             )
+        if not 0 <= self.disk_mib <= MAX_DISK_MIB:
+            raise InvalidInput(
+                f"{self.disk_mib} MiB can't be the length of a disk",
+                hint=f"choose at most {MAX_DISK_MIB} MiB, and no less than the template has",
+            )
         check_environment(self.env)
 
 
@@ -56,6 +64,7 @@ class SandboxRequest:
     mem_mib: int | None = None
     dns: tuple[str, ...] = ()
     env: Mapping[str, str] | None = None
+    disk_mib: int | None = None
 
     def __post_init__(self) -> None:
         self.to_spec()
@@ -69,6 +78,7 @@ class SandboxRequest:
             mem_mib=mem_mib if self.mem_mib is None else self.mem_mib,
             dns=self.dns,
             env=self.env or {},
+            disk_mib=self.disk_mib or 0,
         )
 
 

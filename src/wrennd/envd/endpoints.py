@@ -65,6 +65,7 @@ class Endpoints:
             "/envs": (("GET",), lambda exchange: Value(exchange, {**self._settings.env})),
             "/freeze": (("POST",), self._freeze),
             "/unfreeze": (("POST",), self._unfreeze),
+            "/grow": (("POST",), self._grow),
         }
 
     def _files(self, exchange: Exchange) -> Handler:
@@ -94,6 +95,11 @@ class Endpoints:
         if self._made_thaw is None:
             self._made_thaw = Thaw(self._loop, self._groups, self._guest)
         return Unfreeze(exchange, self._made_thaw)
+
+    def _grow(self, exchange: Exchange) -> Handler:
+        from wrennd.envd.grow import Grow
+
+        return Grow(exchange, self._loop)
 
     def _compose(self, exchange: Exchange) -> Handler:
         from wrennd.envd.compose import Compose

@@ -6,13 +6,14 @@ from typing import Any
 
 from wrennd.core.config import Config
 from wrennd.core.errors import NotFound
-from wrennd.host import firecracker, own_images
+from wrennd.host import firecracker, own_images, storage_setup
 from wrennd.host import setup as builder
 from wrennd.host.choice import probe_guest
 from wrennd.host.local import require_root
 from wrennd.storage.images import ImageStore
 from wrennd.storage.layout import Layout
 
+GIB = 1 << 30
 Report = Callable[[str], None]
 
 
@@ -20,6 +21,13 @@ def setup(config: Config, *, force: bool, report: Report) -> None:
     """Build the kernel and every image that is missing; all of them with `force`."""
     require_root()
     builder.setup(Layout.prepare(config.data_dir), force=force, report=report)
+
+
+def make_volume(config: Config, size_gib: int | None, report: Report) -> None:
+    """Make a filesystem in which disks can be cloned, for a host that has none."""
+    require_root()
+    size = None if size_gib is None else size_gib * GIB
+    storage_setup.make_volume(Layout.prepare(config.data_dir), size, report)
 
 
 def take_firecracker(config: Config, file: Path, report: Report) -> None:

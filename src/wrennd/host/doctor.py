@@ -167,8 +167,8 @@ def _storage(config: Config) -> Iterator[Check]:
     yield _check(
         "disks",
         problem,
-        "load device-mapper (modprobe dm_snapshot), or put the data directory on XFS or btrfs: "
-        "disks are then made at once and share space",
+        "load device-mapper (modprobe dm_snapshot), or put the data directory on XFS or btrfs "
+        "(wrenn setup --storage reflink makes one): disks are then made at once and share space",
         f"shared with what they are made from ({driver})",
         must=False,
     )

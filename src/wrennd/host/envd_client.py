@@ -34,6 +34,7 @@ PORT = 49983
 # Emulated and on a busy host, an answer that takes milliseconds elsewhere may take a second.
 CALL_S = 30.0
 ATTEMPT_S = 2.0
+GROW_S = 120.0  # an emulated guest's kernel writes the tables of a hundred GiB
 INPUT_BYTES = 1 << 20
 # The agent gives its hooks no more than that together.
 HOOKS_S = 60.0
@@ -189,6 +190,20 @@ class EnvdClient:
         with understanding("freeze"):
             found = json.loads(reply.body)
             return bool(found["frozen"] and found["synced"])
+
+    def grow(self, disk_bytes: int) -> None:
+        """Let the root filesystem be as long as its disk, which has, or will have, `disk_bytes`.
+
+        Errors: GuestFailed when it can't be, or the agent is older than this; VmmFailed,
+        DeadlineExceeded.
+        """
+        try:
+            self._ask("POST", f"/grow?bytes={disk_bytes}", "grow its filesystem", GROW_S)
+        except NotFound as error:
+            raise GuestFailed(
+                "the guest's agent is too old to grow a filesystem",
+                hint="make the template anew, or leave --disk out",
+            ) from error
 
     def unfreeze(self, deadline: Deadline | None = None) -> tuple[HookReport, ...]:
         """Let users' processes go on; in a restored guest its hooks run first.

@@ -15,7 +15,7 @@ from wrennd.core.model import SandboxRequest, SandboxSpec
 from wrennd.core.sandboxes import Listed
 from wrennd.core.states import State, require
 from wrennd.core.timings import Timings
-from wrennd.host import capacity, choice, record, recovery, templates
+from wrennd.host import capacity, choice, disk_watch, record, recovery, templates
 from wrennd.host.lifecycle import Lifecycle, check_fits
 from wrennd.host.local_sandbox import LocalSandbox
 from wrennd.host.machine import Machine, Parts, new_record
@@ -105,6 +105,7 @@ class LocalSandboxes:
         machine = self._make(wanted, timings, lives_on=False)
         with contextlib.ExitStack() as held:
             held.callback(machine.close)
+            held.enter_context(disk_watch.watched(self.layout, machine))
             yield LocalSandbox(machine)
 
     def create(self, wanted: SandboxRequest, timings: Timings) -> None:

@@ -105,7 +105,11 @@ class Machine:
             journal = record.make(held, parts.layout, wanted)
             making = Making(held, journal, parts.ground, timings)
             making.slot()
-            making.disk(lambda driver, disk, uid: driver.create(parts.image.rootfs, disk, uid=uid))
+            making.disk(
+                lambda driver, disk, uid: driver.create(
+                    parts.image.rootfs, disk, uid=uid, disk_mib=spec.disk_mib
+                )
+            )
             return cls._booted(making, parts.kernel)
 
     @classmethod
@@ -171,8 +175,13 @@ class Machine:
     ) -> Self:
         journal = making.journal
         making.slot()
-        making.disk(lambda driver, disk, uid: driver.clone(snapshot.disk, disk, uid=uid))
+        making.disk(
+            lambda driver, disk, uid: driver.clone(
+                snapshot.disk, disk, uid=uid, disk_mib=journal.record.disk_mib
+            )
+        )
         restored, envd, pager = making.restore(snapshot, env)
+        making.grow(restored, envd, since=snapshot)
         journal.update(
             state=State.RUNNING,
             parent=journal.record.generation,
@@ -189,6 +198,7 @@ class Machine:
     @classmethod
     def _booted(cls, making: Making, kernel: Kernel) -> Self:
         booted, envd = making.boot(kernel)
+        making.grow(booted, envd)
         making.journal.update(
             state=State.RUNNING, parent=0, needs_full=False, error="", **making.facts
         )
@@ -233,6 +243,7 @@ def spec_of(found: Record) -> SandboxSpec:
         image=found.template,
         vcpus=found.vcpus,
         mem_mib=found.mem_mib,
+        disk_mib=found.disk_mib,
         dns=found.dns,
         env=found.env,
     )
@@ -247,6 +258,7 @@ def new_record(spec: SandboxSpec, *, lives_on: bool, **more: Any) -> Record:
         template=spec.image,
         vcpus=spec.vcpus,
         mem_mib=spec.mem_mib,
+        disk_mib=spec.disk_mib,
         dns=spec.dns,
         env=spec.env,
         created=datetime.now(UTC).isoformat(timespec="seconds"),

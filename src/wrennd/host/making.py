@@ -197,6 +197,19 @@ class Making:
                 pager.stats()
             raise
 
+    def grow(self, guest: Vm, envd: EnvdClient, *, since: Snapshot | None = None) -> None:
+        """Let the guest use all of a disk that is longer than what it was made of; one that was
+        restored knows the disk of the snapshot, and must be told. Phase: grow."""
+        if not self.journal.record.disk_mib:
+            return
+        size = self.ground.driver.size(self.journal.paths.disk)
+        if since is not None and size == self.ground.driver.size(since.disk):
+            return
+        with self.timings.phase("grow"):
+            if since is not None:
+                guest.refresh_disk()
+            envd.grow(size)
+
     def _cgroup(self) -> Cgroup | None:
         found = self.journal.record
         limits = limits_of(found.vcpus, found.mem_mib)

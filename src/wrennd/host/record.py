@@ -53,6 +53,7 @@ class Owner(StrEnum):
 class Record:
     """What a sandbox is, and what it holds or is about to hold; the rest is named by its ids.
 
+    disk_mib: how long a disk was asked for, 0: as what it is made of.
     created: ISO 8601 in UTC. boot_id: the host's, while which its processes were started.
     vmm_facts, guest_kernel: what made its memory, as a snapshot's manifest says it. resolvers: the
     ones that its guest knows.
@@ -73,6 +74,7 @@ class Record:
     vmm: str = ""
     tier: str = ""
     overlay: str = ""
+    disk_mib: int = 0
     dns: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     created: str = ""

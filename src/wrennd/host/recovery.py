@@ -11,7 +11,7 @@ from typing import Any
 
 from wrennd.core.errors import DeadlineExceeded, Error, GuestFailed
 from wrennd.core.states import State
-from wrennd.host import record, unmake
+from wrennd.host import disk_watch, record, unmake
 from wrennd.host.machine import Machine
 from wrennd.host.making import Step, no_step
 from wrennd.host.record import Journal, Owner
@@ -67,6 +67,8 @@ def _check_runs(layout: Layout, network: Network, journal: Journal) -> bool:
         fail(layout, network, journal, _how_it_ended(journal))
     elif journal.record.is_pager_lost:
         fail(layout, network, journal, "the process that served its memory has ended")
+    elif why := disk_watch.trouble_of(layout, journal.paths.disk):
+        fail(layout, network, journal, why)
     else:
         return False
     return True

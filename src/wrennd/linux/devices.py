@@ -59,6 +59,24 @@ def opened(device: BlockDevice, flags: int, *, name: str = "") -> Iterator[int]:
         os.close(fd)
 
 
+@contextmanager
+def node_of(device: BlockDevice, *, name: str) -> Iterator[Path]:
+    """A node of a block device for the length of the block: `name` below /dev if that is it, else
+    one of our own. Errors: OSError, as of `open_device`."""
+    path = DEV / name
+    with contextlib.suppress(FileNotFoundError):
+        found = path.stat()
+        if stat.S_ISBLK(found.st_mode) and found.st_rdev == device.dev:
+            yield path
+            return
+    path = DEV / f".wrenn-{secrets.token_hex(8)}"
+    os.mknod(path, stat.S_IFBLK | 0o600, device.dev)
+    try:
+        yield path
+    finally:
+        path.unlink()
+
+
 def open_device(kind: int, dev: int, flags: int, *, name: str = "") -> int:
     """Open the device with these numbers: by `name` below /dev if that is it, else by a node of our
     own, which is gone on return. kind: S_IFBLK or S_IFCHR.

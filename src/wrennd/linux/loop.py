@@ -11,9 +11,11 @@ import os
 import stat
 import struct
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+from wrennd.linux import devices
 from wrennd.linux.devices import BlockDevice, open_device
 
 LOOP_MAJOR = 7
@@ -116,6 +118,11 @@ def open_loop(number: int, *, read_only: bool = True) -> int:
     """A descriptor of the device, which keeps it as it is. Errors: OSError, ENXIO without one."""
     flags = os.O_RDONLY if read_only else os.O_RDWR
     return open_device(stat.S_IFBLK, os.makedev(LOOP_MAJOR, number), flags, name=f"loop{number}")
+
+
+def node_of(device: BlockDevice) -> AbstractContextManager[Path]:
+    """A path of a loop device, for the length of a block. Errors: OSError."""
+    return devices.node_of(device, name=f"loop{device.minor}")
 
 
 def status(fd: int) -> LoopStatus:

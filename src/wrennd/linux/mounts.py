@@ -18,6 +18,7 @@ _mount = function(
     ctypes.c_ulong,
     ctypes.c_char_p,
 )
+_syncfs = function("syncfs", ctypes.c_int)
 _umount2 = function("umount2", ctypes.c_char_p, ctypes.c_int)
 
 
@@ -26,6 +27,18 @@ def mount_tmpfs(target: Path, *, size_bytes: int, files: int) -> None:
     data = f"size={size_bytes},nr_inodes={files},mode=0700"
     flags = MS_NOSUID | MS_NODEV | MS_NOEXEC
     check(_mount(b"wrenn", os.fsencode(target), b"tmpfs", flags, data.encode()), target)
+
+
+def mount_device(device: Path, target: Path, *, kind: str, data: str = "") -> None:
+    """A filesystem that is ours, on a block device. Errors: OSError."""
+    flags = MS_NOSUID | MS_NODEV | MS_NOEXEC
+    source, name = os.fsencode(device), kind.encode()
+    check(_mount(source, os.fsencode(target), name, flags, data.encode()), target)
+
+
+def sync_filesystem(fd: int) -> None:
+    """Write out all of the filesystem that `fd` is on (syncfs(2)). Errors: OSError."""
+    check(_syncfs(fd), "syncfs")
 
 
 def unmount(target: Path) -> None:

@@ -62,13 +62,16 @@ _DISCARDS_SINCE = (1, 16, 0)  # of the snapshot target: Linux 5.3
 
 
 class DmDriver:
-    """Disks of one installation."""
+    """Disks of one installation. remove_s: how long a device that is in use is waited for."""
 
     name = "dm"
 
-    def __init__(self, installation: str, loops: LoopRegistry) -> None:
+    def __init__(
+        self, installation: str, loops: LoopRegistry, *, remove_s: float = REMOVE_S
+    ) -> None:
         self._installation = installation
         self._loops = loops
+        self._remove_s = remove_s
 
     def create(self, base: Path, disk: Path, *, uid: int, disk_mib: int = 0) -> Given:
         with opened_base(base) as source, broken_as(ImageBroken, base):
@@ -141,7 +144,7 @@ class DmDriver:
         mend(self._installation, disk.parent.name)
 
     def release(self, disk: Path) -> None:
-        release(self._installation, disk.parent.name)
+        release(self._installation, disk.parent.name, within_s=self._remove_s)
 
     def remove(self, disk: Path) -> None:
         self.release(disk)
@@ -178,7 +181,7 @@ class DmDriver:
             shared = held.enter_context(self._loops.shared(base))
             with ExitStack() as undo:
                 device = control.create(name, name.upper())
-                undo.callback(_remove, control, name)
+                undo.callback(_remove, control, name, self._remove_s)
                 control.load(name, table(header, shared, own, _has_discards(control)))
                 control.resume(name)
                 undo.pop_all()
@@ -266,12 +269,12 @@ def mend(installation: str, sandbox_id: str) -> None:
             control.resume(name)
 
 
-def release(installation: str, sandbox_id: str) -> None:
+def release(installation: str, sandbox_id: str, *, within_s: float = REMOVE_S) -> None:
     """As `Driver.release`, by the sandbox's id. Errors: DeadlineExceeded while it is in use."""
     name = device_name(installation, sandbox_id)
     with _control_if_any() as control:
         if control is not None and control.info(name) is not None:
-            _remove(control, name)
+            _remove(control, name, within_s)
 
 
 def check_usable() -> None:
@@ -318,9 +321,9 @@ def _has_discards(control: Control) -> bool:
     return control.target_version("snapshot") >= _DISCARDS_SINCE
 
 
-def _remove(control: Control, name: str) -> None:
+def _remove(control: Control, name: str, within_s: float) -> None:
     """Remove a device that may be busy for a moment; only that is waited for."""
-    deadline = Deadline.after(REMOVE_S)
+    deadline = Deadline.after(within_s)
     while True:
         try:
             control.remove(name)
@@ -331,7 +334,7 @@ def _remove(control: Control, name: str) -> None:
                 raise
             if deadline.is_over:
                 raise DeadlineExceeded(
-                    f"the device {name} is still in use after {REMOVE_S:g} s",
+                    f"the device {name} is still in use after {within_s:g} s",
                     hint="fuser -v /dev/dm-* may tell who has it open",
                 ) from error
         else:

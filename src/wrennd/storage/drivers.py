@@ -71,7 +71,7 @@ def choose_name(directory: Path, wanted: str) -> str:
     if reason := why_not(directory, names[-1]):
         raise HostUnsuitable(
             f"the disk driver {wanted} can't be used: {reason}",
-            hint="use WRENN_OVERLAY=auto",
+            hint="use WRENN_OVERLAY=auto; wrenn setup --storage reflink makes a filesystem for it",
         )
     return names[-1]
 

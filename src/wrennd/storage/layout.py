@@ -8,6 +8,7 @@ from typing import Self
 
 from wrennd.core.errors import InvalidInput
 from wrennd.core.ids import INSTALLATION_ID, check_name, check_sandbox_id, new_installation_id
+from wrennd.storage import volume
 
 RUN_DIR = Path("/run/wrenn")
 INSTALLATION = "installation"  # the file with this installation's id
@@ -66,23 +67,33 @@ class SandboxPaths:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """The paths of one installation: a data directory and its id."""
+    """The paths of one installation: a data directory and its id.
+
+    has_volume: what shares blocks with each other lies in a filesystem of its own
+    (`storage/volume.py`), mounted in the data directory.
+    """
 
     data_dir: Path
     installation: str
+    has_volume: bool = False
 
     @classmethod
     def prepare(cls, data_dir: Path) -> Self:
         """Make the data directory (0700) and this installation's id, if they are not there.
 
         Safe against another process that does the same: whoever links the id first has made it.
-        Errors: InvalidInput when the directory holds what is not ours.
+        A volume that is there is mounted first. Errors: InvalidInput when the directory holds what
+        is not ours; HostUnsuitable.
         """
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not (data_dir / INSTALLATION).exists():
             _check_is_free(data_dir)
             data_dir.chmod(0o700)
-        layout = cls(data_dir=data_dir, installation=_installation_id(data_dir / INSTALLATION))
+        layout = cls(
+            data_dir=data_dir,
+            installation=_installation_id(data_dir / INSTALLATION),
+            has_volume=volume.ready(data_dir) != data_dir,
+        )
         for path in (
             layout.kernels,
             layout.images,
@@ -96,6 +107,11 @@ class Layout:
         return layout
 
     @property
+    def store(self) -> Path:
+        """Where disks lie, and what they are made from."""
+        return self.data_dir / volume.MOUNT if self.has_volume else self.data_dir
+
+    @property
     def kernels(self) -> Path:
         return self.data_dir / "kernels"
 
@@ -105,11 +121,11 @@ class Layout:
 
     @property
     def images(self) -> Path:
-        return self.data_dir / "images"
+        return self.store / "images"
 
     @property
     def names(self) -> Path:
-        return self.data_dir / "names"
+        return self.store / "names"
 
     @property
     def vmm(self) -> Path:
@@ -139,11 +155,11 @@ class Layout:
 
     @property
     def sandboxes(self) -> Path:
-        return self.data_dir / "sandboxes"
+        return self.store / "sandboxes"
 
     @property
     def templates(self) -> Path:
-        return self.data_dir / "templates"
+        return self.store / "templates"
 
     def template(self, template_id: str) -> Path:
         return self.templates / check_sandbox_id(template_id)

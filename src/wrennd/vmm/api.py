@@ -81,6 +81,19 @@ class Drive(Resource):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DriveChange(Resource):
+    """Opens the drive's file again; the guest is told of its length."""
+
+    method: ClassVar[Literal["PUT", "PATCH"]] = "PATCH"
+    drive_id: str
+    path_on_host: str
+
+    @property
+    def path(self) -> str:
+        return f"/drives/{self.drive_id}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class NetworkInterface(Resource):
     iface_id: str
     host_dev_name: str

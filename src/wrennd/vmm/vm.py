@@ -24,6 +24,7 @@ START_TIMEOUT_S = 20.0  # a Python or QEMU started on a busy 2-core machine: 0.3
 POLL_S = 0.005
 HINT_LINES = 12
 INTERFACE = "eth0"
+ROOT_DRIVE = "rootfs"
 # Firecracker's serial output costs host CPU and disk: 256 KiB at once, then 64 KiB a second.
 SERIAL_LIMIT = {"size": 64 << 10, "one_time_burst": 256 << 10, "refill_time": 1000}
 
@@ -50,7 +51,7 @@ class BootSpec:
         )
         # Not the root device in Firecracker's sense: our initrd mounts it by root=/dev/vda.
         if self.has_disk:
-            yield api.Drive(drive_id="rootfs", path_on_host=launch.STABLE_DISK)
+            yield api.Drive(drive_id=ROOT_DRIVE, path_on_host=launch.STABLE_DISK)
         if self.tap:
             yield api.NetworkInterface(
                 iface_id=INTERFACE, host_dev_name=self.tap, guest_mac=self.mac or None
@@ -115,6 +116,10 @@ class Vm:
     def resume(self) -> None:
         """Let the vCPUs go on; they may run already. Errors: as `ApiClient`."""
         self.client.send(api.VmState(state="Resumed"))
+
+    def refresh_disk(self) -> None:
+        """Have the guest told how long its disk is now. Errors: as `ApiClient`."""
+        self.client.send(api.DriveChange(drive_id=ROOT_DRIVE, path_on_host=launch.STABLE_DISK))
 
     def snapshot(self, kind: SnapshotKind, out_dir: Path) -> SnapshotFiles:
         """Have a paused guest written to `out_dir`, which is its cell's, in place of what is there.
