@@ -233,11 +233,12 @@ class Qemu:
                 self._on_words(text)
 
     def _attach_memory(self) -> None:
-        """QEMU waits until this is done. When it ended instead, others see that."""
+        """QEMU waits until this is done. When it ended instead, before its report or after it,
+        others see that, and say how."""
         self._selector.unregister(self._plan.shim)
         try:
             self._memory = self._plan.attach(self.pid)
-        except ConnectionAbortedError:
+        except (ConnectionAbortedError, BrokenPipeError, ProcessLookupError):
             return
 
     def _see_end(self) -> None:
