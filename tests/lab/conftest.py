@@ -8,7 +8,13 @@ from wrennd.host.local import LocalSandboxes
 
 
 @pytest.fixture
-def sandboxes(layout, leak_check, lab_vmm):  # noqa: F811 - the fixture
+def config(layout):
+    """Disks are device-mapper's, whatever `auto` takes."""
+    return Config(data_dir=layout.data_dir, overlay="dm")
+
+
+@pytest.fixture
+def sandboxes(config, layout, leak_check, lab_vmm):  # noqa: F811 - the fixture
     """This machine's sandboxes, on the VMM of the moment."""
     leak_check.watch(layout.installation, layout.sandboxes)
-    return LocalSandboxes(Config(data_dir=layout.data_dir), print)
+    return LocalSandboxes(config, print)

@@ -10,7 +10,6 @@ import signal
 import pytest
 
 from kept_sandbox import KeptSandbox, Workload
-from wrennd.core.config import Config
 from wrennd.core.deadline import Deadline
 from wrennd.core.ids import new_sandbox_id
 from wrennd.core.model import SandboxRequest
@@ -29,8 +28,8 @@ COMPARED = (0, 5, 11)  # byte for byte with all of the guest's memory, which tak
 
 
 @pytest.fixture
-def sandbox(sandboxes, layout):
-    made = KeptSandbox(sandboxes, Config(data_dir=layout.data_dir))
+def sandbox(sandboxes, config):
+    made = KeptSandbox(sandboxes, config)
     yield made
     made.kill()
 
@@ -71,7 +70,7 @@ def test_an_idle_guest_stores_next_to_nothing(workload, sandboxes):
     workload.check()
 
 
-def test_a_template_is_frozen_and_spawns(workload, sandboxes):
+def test_a_template_is_frozen_and_spawns(workload, sandboxes, config):
     workload.fill(2)
     snapshots = LocalSnapshots(sandboxes)
     snapshots.create(workload.sandbox.id, "lab-template", Timings())
@@ -79,7 +78,7 @@ def test_a_template_is_frozen_and_spawns(workload, sandboxes):
     try:
         workload.check()
         sandboxes.create(SandboxRequest(id=made, template="lab-template"), Timings())
-        other = KeptSandbox(sandboxes, Config(data_dir=sandboxes.layout.data_dir))
+        other = KeptSandbox(sandboxes, config)
         other.id, other.paths = made, sandboxes.layout.sandbox(made)
         spawned = Workload(other, workload.digest)
         spawned.check()

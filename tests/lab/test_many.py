@@ -7,7 +7,6 @@ import textwrap
 
 import pytest
 
-from wrennd.core.config import Config
 from wrennd.core.deadline import Deadline
 from wrennd.core.ids import new_sandbox_id
 from wrennd.core.model import Command, SandboxRequest
@@ -39,7 +38,7 @@ from wrennd.core.model import SandboxRequest
 from wrennd.core.timings import Timings
 from wrennd.host.local import LocalSandboxes
 
-sandboxes = LocalSandboxes(Config(data_dir=Path(sys.argv[1])), print)
+sandboxes = LocalSandboxes(Config(data_dir=Path(sys.argv[1]), overlay="dm"), print)
 for _ in range(int(sys.argv[3])):
     wanted = SandboxRequest(id=new_sandbox_id(), template=sys.argv[2])
     sandboxes.create(wanted, Timings())
@@ -77,9 +76,9 @@ def template(sandboxes):
 
 
 @pytest.mark.timeout(3600)
-def test_twenty_whose_maker_is_killed(sandboxes, layout, template):
+def test_twenty_whose_maker_is_killed(sandboxes, config, template):
     before, running_before = shown(), processes()
-    argv = [sys.executable, "-c", textwrap.dedent(MAKER), layout.data_dir, template, str(COUNT)]
+    argv = [sys.executable, "-c", textwrap.dedent(MAKER), config.data_dir, template, str(COUNT)]
     ids = []
     with process.spawn(argv, stdout=process.PIPE, stderr=2) as maker:
         while (line := maker.stdout.readline().decode().strip()) != "all made":
@@ -88,7 +87,7 @@ def test_twenty_whose_maker_is_killed(sandboxes, layout, template):
         os.kill(maker.pid, signal.SIGKILL)
         assert maker.wait(soon()) == -signal.SIGKILL
 
-    again = LocalSandboxes(Config(data_dir=layout.data_dir), print)
+    again = LocalSandboxes(config, print)
     try:
         listed = {one.id: one.state for one in again.list()}
         assert listed == dict.fromkeys(ids, State.RUNNING)

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.lab_host
 SMOKE_S = 600
 PART_S = 3 * 3600
 # Directories below tests/ with tests for the lab; each is a boot of its own.
-PARTS = ("lab", "contract/vmm", "contract/storage", "vm")
+PARTS = ("lab", "contract/vmm", "contract/storage", "root", "vm")
 
 
 def run_inside(*arguments, timeout_s):
