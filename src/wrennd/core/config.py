@@ -5,6 +5,7 @@ This is the only module that reads the environment. Flags of a command override 
 """
 
 import os
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,51 @@ class Config:
             log_level=(env.get("WRENN_LOG_LEVEL") or log_level).lower(),
             log_form=(env.get("WRENN_LOG_FORM") or "console").lower(),
         )
+
+
+DEFAULT_BASE_URL = "http://127.0.0.1:7070"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientConfig:
+    """Which server a client talks to, and with which key.
+
+    base_url, api_key: WRENN_BASE_URL and WRENN_API_KEY, else what `config.toml` in
+    ~/.config/wrenn (or $XDG_CONFIG_HOME/wrenn) says. "": nobody said.
+    """
+
+    base_url: str = ""
+    api_key: str = ""
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str] | None = None) -> Self:
+        """Errors: InvalidInput when the file is not TOML, or says what we don't know."""
+        env = os.environ if environ is None else environ
+        said = _config_file(env)
+        return cls(
+            base_url=(env.get("WRENN_BASE_URL") or said.get("base_url", "")).rstrip("/"),
+            api_key=env.get("WRENN_API_KEY") or said.get("api_key", ""),
+        )
+
+
+def _config_file(env: Mapping[str, str]) -> dict[str, str]:
+    directory = env.get("XDG_CONFIG_HOME") or (f"{env['HOME']}/.config" if "HOME" in env else "")
+    path = Path(directory) / "wrenn" / "config.toml"
+    if not directory:
+        return {}
+    try:
+        said = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{path} can't be read: {error}") from error
+    for name, value in said.items():
+        if name not in ("base_url", "api_key") or not isinstance(value, str):
+            raise InvalidInput(
+                f"{path} says {name!r}, which means nothing there",
+                hint='it may have base_url = "..." and api_key = "..."',
+            )
+    return said
 
 
 def _choice(name: str, value: str, choices: tuple[str, ...]) -> None:
