@@ -24,6 +24,7 @@ ALLOWED = {
     "pager": {"snapshot"},
     "host": {"vmm", "network", "storage", "snapshot", "images", "linux", "gen", "core", "pager"},
     "server": {"storage", "linux", "core"},
+    "control": {"gen", "core"},
     "client": {"core"},
     "cli": {"client", "core"},
     "control": {"gen", "core"},

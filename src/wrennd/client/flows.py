@@ -148,7 +148,7 @@ def _settled(found: Sandbox, doing: str, timeout_s: float, *, wanted: str = "") 
     if wanted and found.state != wanted:
         why = f": {found.error}" if found.error else ""
         raise Error(f"sandbox {found.id} is {found.state}, not {wanted}{why}")
-    return found if found.timings.phases else replace(found, timings=timings)
+    return found if found.timings else replace(found, timings=timings)
 
 
 def _pauses(

@@ -59,7 +59,7 @@ class Sandbox:
     cause: str = ""
     is_kept: bool = True
     revision: int = 0
-    timings: Timings = field(default_factory=Timings)
+    timings: Timings | None = None
 
     @property
     def is_passing(self) -> bool:
@@ -183,7 +183,7 @@ class Snapshot:
     memory_mb: int | None = None
     size_bytes: int = 0
     created_at: datetime | None = None
-    timings: Timings = field(default_factory=Timings)
+    timings: Timings | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
