@@ -27,7 +27,6 @@ ALLOWED = {
     "control": {"gen", "core"},
     "client": {"core"},
     "cli": {"client", "core"},
-    "control": {"gen", "core"},
 }
 # The doors from the command to this machine, and to the server that it may run.
 EXTRA = {"cli/standalone.py": {"host"}, "cli/serving.py": {"server", "storage", "linux"}}

@@ -11,6 +11,8 @@ import uvicorn
 from wrennd.control.admin_key import ensure_admin_key
 from wrennd.control.agent_client import AgentClient
 from wrennd.control.app import create_app
+from wrennd.control.edge_service import behind_edge
+from wrennd.control.edge_streams import EdgeProtocol
 from wrennd.control.settings import Settings, split_listen
 from wrennd.control.store.database import Database
 from wrennd.control.store.migrate import migrate
@@ -54,7 +56,8 @@ async def serve(settings: Settings, database: Database, bound: socket.socket) ->
     app = create_app(settings, database, AgentClient(settings.agent))
     server = uvicorn.Server(
         uvicorn.Config(
-            app,
+            behind_edge(app, app.state.services),
+            http=EdgeProtocol,
             log_config=None,
             access_log=False,
             server_header=False,

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from wrennd import control
-from wrennd.control import http_errors
+from wrennd.control import http_errors, web
 from wrennd.control.agent_client import AgentClient
 from wrennd.control.routes import inside, sandboxes, system
 from wrennd.control.services import Services
@@ -32,6 +32,7 @@ def create_app(settings: Settings, database: Database, agent: AgentClient) -> Fa
     )
     app.state.services = services
     http_errors.install(app)
+    app.router.routes.extend(web.routes())
     app.include_router(system.router)
     app.include_router(sandboxes.router)
     app.include_router(inside.router("/v1/sandboxes", "inside sandboxes"))

@@ -4,7 +4,7 @@ A listener that does not keep up is dropped: it sees the end of its stream, not 
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -37,8 +37,15 @@ class Bus:
 
     def __init__(self) -> None:
         self._listeners: set[Listener] = set()
+        self._watchers: list[Callable[[Told], None]] = []
+
+    def watch(self, act: Callable[[Told], None]) -> None:
+        """`act` is called at once with whatever happens, in any project. It may not fail."""
+        self._watchers.append(act)
 
     def tell(self, event: EventRow, sandbox: SandboxRow | None) -> None:
+        for act in self._watchers:
+            act(Told(event, sandbox))
         for listener in [each for each in self._listeners if each.project == event.project]:
             if listener.queue.qsize() >= BACKLOG:
                 self._drop(listener)
