@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from wrennd.core.errors import InvalidInput
+from wrennd.core.expiry import NEVER, Expiry
 from wrennd.core.ids import check_name, check_sandbox_id
 
 MAX_VCPUS = 32  # Firecracker's bound (machine-config)
@@ -32,6 +33,7 @@ class SandboxSpec:
     dns: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     disk_mib: int = 0
+    expiry: Expiry = NEVER
 
     def __post_init__(self) -> None:
         check_sandbox_id(self.id)
@@ -65,6 +67,7 @@ class SandboxRequest:
     dns: tuple[str, ...] = ()
     env: Mapping[str, str] | None = None
     disk_mib: int | None = None
+    expiry: Expiry = NEVER
 
     def __post_init__(self) -> None:
         self.to_spec()
@@ -79,6 +82,7 @@ class SandboxRequest:
             dns=self.dns,
             env=self.env or {},
             disk_mib=self.disk_mib or 0,
+            expiry=self.expiry,
         )
 
 

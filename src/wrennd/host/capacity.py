@@ -12,9 +12,18 @@ VMM_OVERHEAD_MIB = 256
 
 def available_mib(meminfo: str) -> int:
     """MemAvailable of /proc/meminfo."""
-    found = re.search(r"^MemAvailable:\s+(\d+) kB$", meminfo, re.MULTILINE)
+    return _mib_of("MemAvailable", meminfo)
+
+
+def total_mib() -> int:
+    """What this host has."""
+    return _mib_of("MemTotal", Path("/proc/meminfo").read_text())
+
+
+def _mib_of(name: str, meminfo: str) -> int:
+    found = re.search(rf"^{name}:\s+(\d+) kB$", meminfo, re.MULTILINE)
     if found is None:
-        raise ValueError("/proc/meminfo has no MemAvailable")
+        raise ValueError(f"/proc/meminfo has no {name}")
     return int(found[1]) // 1024
 
 

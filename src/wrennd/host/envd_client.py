@@ -8,7 +8,7 @@ that takes long; `wait_ready` does it while the guest boots.
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO
@@ -28,6 +28,7 @@ from wrennd.host.envd_orders import HookReport, Initialised, Orders, Told
 from wrennd.host.envd_wire import Peer, Reply, check_reply, understanding
 
 if TYPE_CHECKING:
+    from wrennd.host.envd_processes import GuestProcesses
     from wrennd.host.envd_rpc import Call, Event
 
 PORT = 49983
@@ -149,9 +150,18 @@ class EnvdClient:
             started.close()
 
     def upload_file(
-        self, path: str, source: BinaryIO, *, mode: int, user: str = "", limit_s: float = 3600.0
+        self,
+        path: str,
+        source: BinaryIO | Iterable[bytes],
+        *,
+        mode: int,
+        user: str = "",
+        limit_s: float = 3600.0,
+        on_open: Callable[[Callable[[], None]], None] | None = None,
     ) -> None:
         """Write a file in the guest: parents are made, what is there is replaced.
+
+        on_open: told what ends the upload, from any thread.
 
         mode: its permission bits, set before the first byte is written. Errors: InvalidInput (path
         or user), NoCapacity when the guest's disk is full, GuestFailed, VmmFailed.
@@ -168,7 +178,7 @@ class EnvdClient:
         )
         sock = envd_wire.dial(self._peer, Deadline.after(CALL_S))
         try:
-            reply = envd_wire.call(sock, self._peer, deadline, request)
+            reply = envd_wire.call(sock, self._peer, deadline, request, on_open)
         except OSError as error:
             raise GuestFailed(f"uploading {path} broke off: {error}") from error
         check_reply(reply, f"write {path}")
@@ -177,6 +187,13 @@ class EnvdClient:
     def files(self) -> GuestFiles:
         """The guest's file tree."""
         return GuestFiles(self._peer, self._headers, lambda: self._call(Deadline.after(CALL_S)))
+
+    @property
+    def processes(self) -> "GuestProcesses":
+        """The guest's processes."""
+        from wrennd.host.envd_processes import GuestProcesses
+
+        return GuestProcesses(self._call)
 
     def freeze(self, wait_s: float) -> bool:
         """Stop every process of users, and write the guest's cached writes to its disk.

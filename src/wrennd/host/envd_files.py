@@ -11,7 +11,7 @@ import datetime
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 from urllib.parse import urlencode
 
 from wrennd.core.deadline import Deadline
@@ -53,6 +53,12 @@ class Entry:
     modified: datetime.datetime
     symlink_target: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+class Sink(Protocol):
+    """What a download is written to."""
+
+    def write(self, data: bytes, /) -> int: ...
 
 
 class GuestFiles:
@@ -110,13 +116,24 @@ class GuestFiles:
         self._ask(user, ask)
 
     def download(
-        self, path: str, target: BinaryIO, *, user: str = "", limit_s: float = 3600.0
+        self,
+        path: str,
+        target: Sink,
+        *,
+        user: str = "",
+        limit_s: float = 3600.0,
+        on_open: Callable[[Callable[[], None]], None] | None = None,
     ) -> int:
-        """Write a guest's file to `target`, which is the caller's; returns its bytes."""
+        """Write a guest's file to `target`, which is the caller's; returns its bytes.
+
+        on_open: told what ends the download, from any thread.
+        """
         query = {"path": path} | ({"username": user} if user else {})
         deadline = Deadline.after(limit_s)
         sock = envd_wire.dial(self._peer, Deadline.after(CALL_S))
         wire = Wire(sock, self._peer, deadline)
+        if on_open is not None:
+            on_open(wire.cancel)
         count = 0
         try:
             with envd_wire.exchange(

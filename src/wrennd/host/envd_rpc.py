@@ -130,8 +130,17 @@ def _by_pid(pid: int) -> ProcessSelector:
     return ProcessSelector(selector=selector)
 
 
-def _pty(size: TerminalSize) -> PTY:
+def pty_of(size: TerminalSize) -> PTY:
     return PTY(size=PTY.Size(cols=size.cols, rows=size.rows))
+
+
+def stream_headers(user: str) -> dict[str, str]:
+    """Of a call whose answer is a stream of events."""
+    headers = {"keepalive-ping-interval": str(KEEPALIVE_S)}
+    if user:
+        account = base64.b64encode(f"{user}:".encode()).decode()
+        headers["authorization"] = f"Basic {account}"
+    return headers
 
 
 @dataclass(frozen=True)
@@ -197,18 +206,15 @@ class Call:
                 envs=dict(command.env),
                 cwd=command.cwd or None,
             ),
-            pty=None if command.terminal is None else _pty(command.terminal),
+            pty=None if command.terminal is None else pty_of(command.terminal),
             stdin=command.has_stdin,
         )
-        headers = {"keepalive-ping-interval": str(KEEPALIVE_S)}
-        if command.user:
-            account = base64.b64encode(f"{command.user}:".encode()).decode()
-            headers["authorization"] = f"Basic {account}"
+        headers = stream_headers(command.user)
         if limit_s is not None:
             # As a header only: a time limit of the client's own would come before the agent's
             # last word.
             headers["connect-timeout-ms"] = str(max(1, round(limit_s * 1000)))
-        return _events(self._process.start(request, headers=headers))
+        return _events(self.process.start(request, headers=headers))
 
     def send_input(self, pid: int, data: bytes, *, is_terminal: bool = False) -> None:
         """Returns when the command's pipe, or its terminal, has taken it all.
@@ -219,26 +225,26 @@ class Call:
         to_terminal: Oneof[Literal["pty"], bytes] = Oneof("pty", data)
         given = ProcessInput(input=to_terminal if is_terminal else to_pipe)
         with translated():
-            self._process.send_input(SendInputRequest(process=_by_pid(pid), input=given))
+            self.process.send_input(SendInputRequest(process=_by_pid(pid), input=given))
 
     def close_stdin(self, pid: int) -> None:
         """Errors: NotFound when the command has ended."""
         with translated():
-            self._process.close_stdin(CloseStdinRequest(process=_by_pid(pid)))
+            self.process.close_stdin(CloseStdinRequest(process=_by_pid(pid)))
 
     def resize(self, pid: int, size: TerminalSize) -> None:
         """Errors: NotFound when the command has ended."""
         with translated():
-            self._process.update(UpdateRequest(process=_by_pid(pid), pty=_pty(size)))
+            self.process.update(UpdateRequest(process=_by_pid(pid), pty=pty_of(size)))
 
     def send_signal(self, pid: int, *, kill: bool) -> None:
         """SIGKILL or SIGTERM to the process group. Errors: NotFound when it has ended."""
         which = Signal.SIGKILL if kill else Signal.SIGTERM
         with translated():
-            self._process.send_signal(SendSignalRequest(process=_by_pid(pid), signal=which))
+            self.process.send_signal(SendSignalRequest(process=_by_pid(pid), signal=which))
 
     @property
-    def _process(self) -> ProcessClientSync:
+    def process(self) -> ProcessClientSync:
         return ProcessClientSync(BASE, http_client=SyncClient(self), **_PLAIN_JSON)
 
     @property

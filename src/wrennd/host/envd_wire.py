@@ -13,7 +13,7 @@ import json
 import select
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
@@ -303,7 +303,7 @@ def check_reply(reply: Reply, what: str) -> None:
     raise kind(f"the guest could not {what}: {message}")
 
 
-Content = bytes | BinaryIO | Iterator[bytes] | None
+Content = bytes | BinaryIO | Iterable[bytes] | None
 # Method, target, headers, body.
 Request = tuple[str, str, Mapping[str, str], Content]
 
@@ -346,8 +346,15 @@ def call(
     peer: Peer,
     deadline: Deadline,
     request: Request,
+    on_open: Callable[[Callable[[], None]], None] | None = None,
 ) -> Reply:
-    """One request and its whole reply over a fresh connection. Errors: as of `exchange`."""
+    """One request and its whole reply over a fresh connection.
+
+    on_open: told what ends the call, from any thread. Errors: as of `exchange`.
+    """
     method, target, headers, body = request
-    with exchange(Wire(sock, peer, deadline), method, target, headers, body) as response:
+    wire = Wire(sock, peer, deadline)
+    if on_open is not None:
+        on_open(wire.cancel)
+    with exchange(wire, method, target, headers, body) as response:
         return Reply(status=response.status, body=read_whole(response))

@@ -21,7 +21,7 @@ from wrennd.host.local_sandbox import LocalSandbox
 from wrennd.host.machine import Machine, Parts, new_record
 from wrennd.host.making import Ground
 from wrennd.host.reclaim import ids, reclaim, reclaim_one
-from wrennd.host.record import Journal, Owner, Record
+from wrennd.host.record import Journal, Owner, Record, Terms
 from wrennd.host.templates import Template
 from wrennd.host.unmake import kill_vmm, unmake
 from wrennd.linux.process import Guard
@@ -78,14 +78,19 @@ def listed(config: Config) -> list[Listed]:
 
 
 class LocalSandboxes:
-    """This machine. `report` is told what is being done when images must be built first."""
+    """This machine. `report` is told what is being done when images must be built first.
 
-    def __init__(self, config: Config, report: Report) -> None:
+    settles: look for what dead owners left before anything is made or listed; who watches all the
+    time does without.
+    """
+
+    def __init__(self, config: Config, report: Report, *, settles: bool = True) -> None:
         require_root()
         self.layout = Layout.prepare(config.data_dir)
         self.network = choice.network_of(config, self.layout)
         self._config = config
         self._report = report
+        self._settles = settles
         self._changed: set[str] = set()
 
     @property
@@ -114,7 +119,7 @@ class LocalSandboxes:
     def _make(self, wanted: SandboxRequest, timings: Timings, *, lives_on: bool) -> Machine:
         with timings.phase("prepare"):
             template = templates.find(self.layout, wanted.template)
-            reclaim(self.layout, self.network)
+            self._settle()
         self._changed.add(wanted.id)
         if template is not None:
             return self._spawn(wanted, template, timings, lives_on=lives_on)
@@ -155,13 +160,17 @@ class LocalSandboxes:
                 raise ProcessLookupError
             machine = Machine.adopt(self.layout, found)
         except (ProcessLookupError, FileNotFoundError):
-            raise self._why_not_running(found.id) from None
+            raise self.why_not_running(found.id) from None
         with contextlib.ExitStack() as held:
             held.callback(machine.close)
             yield LocalSandbox(machine)
 
+    def _settle(self) -> None:
+        if self._settles:
+            reclaim(self.layout, self.network)
+
     def list(self) -> list[Listed]:
-        reclaim(self.layout, self.network)
+        self._settle()
         found = []
         for sandbox_id in ids(self.layout):
             with contextlib.suppress(NotFound):  # it ended meanwhile
@@ -176,11 +185,17 @@ class LocalSandboxes:
         self, sandbox_id: str, timings: Timings, *, cold: bool = False, discard: bool = False
     ) -> None:
         with self.operation(sandbox_id) as journal:
-            lifecycle = Lifecycle(self.layout, self.network, journal)
-            if cold:
-                lifecycle.restart(self._to_boot, timings)
-            else:
-                lifecycle.resume(self._ground_of, timings, discard=discard)
+            self.resume_held(journal, timings, cold=cold, discard=discard)
+
+    def resume_held(
+        self, journal: Journal, timings: Timings, *, cold: bool = False, discard: bool = False
+    ) -> None:
+        """As `resume`, of a sandbox whose lock the caller holds."""
+        lifecycle = Lifecycle(self.layout, self.network, journal)
+        if cold:
+            lifecycle.restart(self._to_boot, timings)
+        else:
+            lifecycle.resume(self._ground_of, timings, discard=discard)
 
     def _to_boot(self, found: Record) -> tuple[Ground, Kernel]:
         """Errors: NoCapacity, and as of `choice.for_disk`."""
@@ -194,34 +209,43 @@ class LocalSandboxes:
         return choice.for_snapshot(self._config, self.layout, facts)
 
     @contextmanager
-    def operation(self, sandbox_id: str) -> Iterator[Journal]:
+    def operation(self, sandbox_id: str, terms: Terms = record.ANY) -> Iterator[Journal]:
         """Be the one who changes a sandbox that is kept, and is in a state that lasts.
 
         Errors: NotFound, InvalidInput, WrongState.
         """
         found = self.match(sandbox_id)
         deadline = Deadline.after(PATIENCE_S)
-        with record.operation(self.layout, found, deadline) as journal:
+        with record.operation(self.layout, found, deadline, terms) as journal:
             self._changed.add(found)
+            journal.cause = record.RECLAIM
             recovery.settle(self.layout, self.network, journal, is_on_host=False)
+            journal.cause = terms.cause
             if not journal.paths.record.exists():  # it had never been finished
                 raise record.not_found(found)
+            terms.accept(journal.record)
             yield journal
 
-    def kill(self, sandbox_id: str) -> None:
+    def kill(self, sandbox_id: str, terms: Terms = record.ANY) -> None:
         paths = self.layout.sandbox(self.match(sandbox_id))
-        deadline = Deadline.after(PATIENCE_S)
         try:
-            if record.load(paths).owner is Owner.PROCESS:
-                self._end_with_owner(paths.data.name)
-                return
-            with record.operation(self.layout, paths.data.name, deadline) as journal:
-                journal.update(state=State.DESTROYING)
-                unmake(self.layout, self.network, paths.data.name)
+            found = record.load(paths)
         except NotFound:
-            pass  # another command was faster
+            return
         except WrongState:
             self._kill_without_record(paths.data.name)
+            return
+        if found.owner is Owner.PROCESS:
+            terms.accept(found)
+            self._end_with_owner(found.id)
+            return
+        with (
+            contextlib.suppress(NotFound),  # another command was faster
+            record.operation(self.layout, found.id, Deadline.after(PATIENCE_S), terms) as journal,
+        ):
+            terms.accept(journal.record)
+            journal.update(state=State.DESTROYING)
+            unmake(self.layout, self.network, found.id)
 
     def _end_with_owner(self, sandbox_id: str) -> None:
         """End the VMM of a sandbox that belongs to a process, which then unmakes the rest."""
@@ -247,9 +271,12 @@ class LocalSandboxes:
     def match(self, sandbox_id: str) -> str:
         return match_sandbox_id(sandbox_id, ids(self.layout))
 
-    def _why_not_running(self, sandbox_id: str) -> WrongState:
+    def why_not_running(self, sandbox_id: str) -> WrongState:
         """What became of a sandbox whose VMM is gone. Errors: NotFound."""
-        with record.operation(self.layout, sandbox_id, Deadline.after(PATIENCE_S)) as journal:
+        terms = Terms(cause=record.RECLAIM)
+        with record.operation(
+            self.layout, sandbox_id, Deadline.after(PATIENCE_S), terms
+        ) as journal:
             recovery.settle(self.layout, self.network, journal)
         found = record.load(self.layout.sandbox(sandbox_id))
         require(sandbox_id, found.state, reason=found.error)

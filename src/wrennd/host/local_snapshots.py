@@ -12,6 +12,7 @@ from wrennd.core.timings import Timings
 from wrennd.host import record, templates
 from wrennd.host.lifecycle import Lifecycle, facts_of
 from wrennd.host.local import LocalSandboxes, existing, require_root
+from wrennd.host.record import Journal
 from wrennd.snapshot.description import describe
 from wrennd.snapshot.reader import open_snapshot
 from wrennd.snapshot.verify import verify
@@ -38,19 +39,40 @@ class LocalSnapshots:
     ) -> None:
         templates.check_is_free(self._layout, name)
         with self._sandboxes.operation(sandbox_id) as journal:
-            lifecycle = Lifecycle(self._layout, self._sandboxes.network, journal)
-            if journal.record.state is State.PAUSED:
-                snapshot = lifecycle.newest()
-            elif ends_paused:
-                lifecycle.pause(timings)
-                snapshot = lifecycle.newest()
-            else:
-                snapshot = lifecycle.snapshot(timings)
-            with timings.phase("share"):
-                templates.add(self._layout, name, snapshot, facts_of(journal.record, name))
+            self.create_held(journal, name, timings, ends_paused=ends_paused)
+
+    def create_held(
+        self,
+        journal: Journal,
+        name: str,
+        timings: Timings,
+        *,
+        ends_paused: bool = False,
+        overwrite: bool = False,
+    ) -> None:
+        """As `create`, of a sandbox whose lock the caller holds.
+
+        overwrite: a template that has the name loses it, once the new one is complete.
+        """
+        templates.check_is_free(self._layout, name, overwrite=overwrite)
+        lifecycle = Lifecycle(self._layout, self._sandboxes.network, journal)
+        if journal.record.state is State.PAUSED:
+            snapshot = lifecycle.newest()
+        elif ends_paused:
+            lifecycle.pause(timings)
+            snapshot = lifecycle.newest()
+        else:
+            snapshot = lifecycle.snapshot(timings)
+        with timings.phase("share"):
+            facts = facts_of(journal.record, name)
+            templates.add(self._layout, name, snapshot, facts, overwrite=overwrite)
 
     def list(self) -> list[ListedTemplate]:
         return [self._listed(template) for template in templates.every(self._layout)]
+
+    def get(self, name: str) -> ListedTemplate:
+        """Errors: NotFound, InvalidInput."""
+        return self._listed(templates.get(self._layout, name))
 
     def remove(self, name: str) -> None:
         templates.remove(self._layout, name)

@@ -246,11 +246,13 @@ def spec_of(found: Record) -> SandboxSpec:
         disk_mib=found.disk_mib,
         dns=found.dns,
         env=found.env,
+        expiry=found.expiry,
     )
 
 
 def new_record(spec: SandboxSpec, *, lives_on: bool, **more: Any) -> Record:
     """Of one that is to be made; what it is made with is filled in on the way."""
+    now = datetime.now(UTC)
     return Record(
         id=spec.id,
         owner=Owner.INSTALLATION if lives_on else Owner.PROCESS,
@@ -261,6 +263,9 @@ def new_record(spec: SandboxSpec, *, lives_on: bool, **more: Any) -> Record:
         disk_mib=spec.disk_mib,
         dns=spec.dns,
         env=spec.env,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        created=now.isoformat(timespec="seconds"),
+        revision=1,
+        expiry=spec.expiry,
+        expiry_set_ms=round(now.timestamp() * 1000),
         **more,
     )

@@ -77,7 +77,9 @@ def reclaim_one(
             log.warning("a sandbox is left alone", extra={"sandbox": sandbox_id, "why": str(error)})
             return False
         else:
-            return settle(layout, network, Journal(paths, found), is_on_host=is_on_host)
+            journal = Journal(paths, found)
+            journal.cause = record.RECLAIM
+            return settle(layout, network, journal, is_on_host=is_on_host)
     log.warning("reclaimed a sandbox that was never made", extra={"sandbox": sandbox_id})
     return True
 

@@ -23,7 +23,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -31,8 +31,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from wrennd.core.deadline import Deadline
-from wrennd.core.errors import NoCapacity, NotFound, WrongState
-from wrennd.core.states import State, check_move
+from wrennd.core.errors import InvalidInput, NoCapacity, NotFound, WrongState
+from wrennd.core.expiry import NEVER, Action, After, Expiry
+from wrennd.core.states import State, check_move, require
 from wrennd.linux import files, mounts, process
 from wrennd.storage.layout import Layout, SandboxPaths
 
@@ -40,6 +41,8 @@ VERSION = 2
 RUN_BYTES = 16 << 20  # sockets, the console (4 MiB at most while it is watched), the VMM's log
 RUN_FILES = 64
 _LOOK_S = 0.005
+# Causes of a change that no user asked for.
+RECLAIM, EXPIRY = "reclaim", "expiry"
 
 
 class Owner(StrEnum):
@@ -61,6 +64,9 @@ class Record:
     from; pending: the one that is being made; 0: none. needs_full: what changed in memory since
     then is not known, so that the next snapshot has to hold all of it.
     error: why it is in the state ERROR, one clause; in RESUMING, that it was in it.
+    revision: grows with each change of its state; 0 of one that was made before there were any.
+    cause: who asked for the last change: "" a user, else `expiry`, or `reclaim` for who finished
+    what somebody else had left. expiry_set_ms: when that was set, or it was resumed (since 1970).
     """
 
     id: str
@@ -93,6 +99,10 @@ class Record:
     pager_pid: int | None = None
     pager_start_time: int | None = None
     error: str = ""
+    revision: int = 0
+    cause: str = ""
+    expiry: Expiry = NEVER
+    expiry_set_ms: int = 0
     version: int = VERSION
 
     def encode(self) -> bytes:
@@ -114,9 +124,10 @@ class Record:
                 "state": State(kept["state"]),
                 "dns": tuple(kept.get("dns", ())),
                 "resolvers": tuple(kept.get("resolvers", ())),
+                "expiry": _expiry(kept.get("expiry")),
             }
             return cls(**kept)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, InvalidInput) as error:
             raise ValueError(f"the record lacks something: {error}") from error
 
     @property
@@ -134,6 +145,13 @@ class Record:
         if self.pager_pid is None or self.pager_start_time is None:
             return False
         return not process.is_alive(self.pager_pid, self.pager_start_time)
+
+
+def _expiry(found: Mapping[str, Any] | None) -> Expiry:
+    if found is None:
+        return NEVER
+    after, action = After(found["after"]), Action(found["action"])
+    return Expiry(after=after, seconds=found["seconds"], action=action)
 
 
 # Sandboxes of version 1 ended with their process: what is left of one is only to be unmade.
@@ -155,19 +173,21 @@ def host_boot_id() -> str:
 class Journal:
     """The record of one sandbox whose lock this process holds. Each `update` is on disk on return.
 
-    lock: closed by `close`, which may be called twice; -1 where the lock is somebody else's to
-    close.
+    cause: on whose behalf its state is changed, as the record says it. lock: closed by `close`,
+    which may be called twice; -1 where the lock is somebody else's to close.
     """
 
     def __init__(self, paths: SandboxPaths, record: Record, lock: int = -1) -> None:
         self.paths = paths
         self.record = record
+        self.cause = ""
         self._lock = lock
 
     def update(self, **changes: Any) -> None:
         """Errors: AssertionError for a change of state that can't be (`core/states.py`)."""
         if "state" in changes and changes["state"] != self.record.state:
             check_move(self.record.state, changes["state"])
+            changes |= {"revision": self.record.revision + 1, "cause": self.cause}
         self.record = dataclasses.replace(self.record, **changes)
         files.write_atomic(self.paths.record, self.record.encode())
 
@@ -259,12 +279,42 @@ def taken_over(layout: Layout, paths: SandboxPaths) -> Iterator[bool]:
         yield is_ours
 
 
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """On what a change is begun: looked at by the holder of the sandbox's lock.
+
+    expected_revision: None: any. is_patient: wait for whoever is changing it now. cause: as the
+    record's. check: raises when the record is not what it should be.
+    """
+
+    expected_revision: int | None = None
+    is_patient: bool = True
+    cause: str = ""
+    check: Callable[[Record], None] | None = None
+
+    def accept(self, found: Record) -> None:
+        """Errors: WrongState, and those of `check`."""
+        if self.expected_revision not in (None, found.revision):
+            raise WrongState(
+                f"sandbox {found.id} is {found.state} at revision {found.revision}, "
+                f"not {self.expected_revision}",
+                hint="it was changed meanwhile: look at it again",
+            )
+        if self.check is not None:
+            self.check(found)
+
+
+ANY = Terms()
+
+
 @contextmanager
-def operation(layout: Layout, sandbox_id: str, deadline: Deadline) -> Iterator[Journal]:
+def operation(
+    layout: Layout, sandbox_id: str, deadline: Deadline, terms: Terms = ANY
+) -> Iterator[Journal]:
     """Be the one who changes a sandbox that is kept, once others are done, for the block.
 
-    Errors: NotFound; WrongState when it belongs to a process that lives, others are not done by
-    the deadline, or its record can't be read.
+    Only `terms.is_patient` is looked at here. Errors: NotFound; WrongState when it belongs to a
+    process that lives, others are not done by the deadline, or its record can't be read.
     """
     paths = layout.sandbox(sandbox_id)
     with ExitStack() as held:
@@ -274,20 +324,24 @@ def operation(layout: Layout, sandbox_id: str, deadline: Deadline) -> Iterator[J
             raise not_found(sandbox_id) from None
         held.callback(os.close, lock)
         while not files.try_lock(lock):
-            _check_patience(paths, deadline)
+            _check_patience(paths, deadline, terms)
             time.sleep(_LOOK_S)  # flock(2) can be waited for, but not until a deadline
         if not _is_still(paths.owner_lock, lock):
             raise not_found(sandbox_id)
-        yield Journal(paths, load(paths))
+        journal = Journal(paths, load(paths))
+        journal.cause = terms.cause
+        yield journal
 
 
-def _check_patience(paths: SandboxPaths, deadline: Deadline) -> None:
+def _check_patience(paths: SandboxPaths, deadline: Deadline, terms: Terms) -> None:
     found = load(paths)
     if found.owner is Owner.PROCESS:
         raise WrongState(
             f"sandbox {found.id} belongs to a wrenn run that has not ended",
             hint=f"it ends with its command; wrenn kill {found.id} ends both",
         )
+    if not terms.is_patient and found.state.is_passing:
+        require(found.id, found.state)
     if deadline.is_over:
         raise WrongState(
             f"sandbox {found.id} is in the hands of another command: it is {found.state}",

@@ -68,9 +68,11 @@ def every(layout: Layout) -> list[Template]:
     return [template for template in found if template is not None]
 
 
-def check_is_free(layout: Layout, name: str) -> None:
-    """Errors: AlreadyExists when the name is taken, or kept for an image; InvalidInput."""
-    if layout.image_name(check_name(name, "template")).is_symlink():
+def check_is_free(layout: Layout, name: str, *, overwrite: bool = False) -> None:
+    """overwrite: a snapshot template may have it. Errors: AlreadyExists when the name is taken, or
+    kept for an image; InvalidInput."""
+    is_taken = layout.image_name(check_name(name, "template")).is_symlink()
+    if is_taken and not (overwrite and find(layout, name) is not None):
         raise AlreadyExists(
             f"there is a template or an image named {name!r} already",
             hint="choose another name; wrenn snapshot rm and wrenn image rm free one",
@@ -79,26 +81,45 @@ def check_is_free(layout: Layout, name: str) -> None:
         raise AlreadyExists(f"{name!r} is the name of a base image", hint="choose another name")
 
 
-def add(layout: Layout, name: str, snapshot: Snapshot, facts: Facts) -> Snapshot:
+def add(
+    layout: Layout, name: str, snapshot: Snapshot, facts: Facts, *, overwrite: bool = False
+) -> Snapshot:
     """Give a snapshot a name, under which it stays when its sandbox goes.
 
-    Errors: AlreadyExists, NoCapacity.
+    overwrite: take the name from a template that has it, in one step. Errors: AlreadyExists,
+    NoCapacity.
     """
     with lock(layout), ExitStack() as undo:
-        check_is_free(layout, name)
+        check_is_free(layout, name, overwrite=overwrite)
         _remove_nameless(layout)
         directory = layout.template(new_sandbox_id())
         shared = _share_flat(layout, snapshot, directory, facts)
         undo.callback(store.remove, directory)
-        try:
-            link = Path("..") / layout.templates.name / directory.name
-            layout.image_name(name).symlink_to(link)
-        except FileExistsError:  # an image was published under it just now
-            check_is_free(layout, name)
-            raise
+        target = Path("..") / layout.templates.name / directory.name
+        if overwrite:
+            _flip(layout.image_name(name), target)
+        else:
+            _link(layout, name, target)
         undo.pop_all()
-    files.sync_directory(layout.names)
+        files.sync_directory(layout.names)
+        _remove_nameless(layout)
     return shared
+
+
+def _link(layout: Layout, name: str, target: Path) -> None:
+    try:
+        layout.image_name(name).symlink_to(target)
+    except FileExistsError:  # an image was published under it just now
+        check_is_free(layout, name)
+        raise
+
+
+def _flip(link: Path, target: Path) -> None:
+    """Let a name mean something else; at no moment it means nothing."""
+    made = link.with_name(f"{link.name}.tmp")
+    made.unlink(missing_ok=True)
+    made.symlink_to(target)
+    made.rename(link)
 
 
 def _share_flat(layout: Layout, snapshot: Snapshot, directory: Path, facts: Facts) -> Snapshot:

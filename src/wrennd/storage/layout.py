@@ -149,6 +149,11 @@ class Layout:
         return self.data_dir / "server.lock"
 
     @property
+    def agent_lock(self) -> Path:
+        """Held by the one host agent that serves this installation."""
+        return self.data_dir / "agent.lock"
+
+    @property
     def loops_lock(self) -> Path:
         """Held while the loop device of a base is looked for, or made."""
         return self.data_dir / "loops.lock"

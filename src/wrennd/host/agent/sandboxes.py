@@ -1,0 +1,185 @@
+"""Lifecycle of this host's sandboxes as the agent does it: room first, on terms, with phases.
+
+Plain synchronous code over `host/local.py`; every method may be called from any thread.
+"""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from wrennd.core.errors import AlreadyExists, Error, NotFound
+from wrennd.core.expiry import Expiry
+from wrennd.core.ids import check_sandbox_id
+from wrennd.core.log import bind
+from wrennd.core.model import SandboxRequest
+from wrennd.core.sandboxes import ListedTemplate
+from wrennd.core.states import State, require
+from wrennd.core.timings import Timings
+from wrennd.host import templates
+from wrennd.host.agent.activity import Activity, now_ms
+from wrennd.host.agent.admission import Admission, Room, room_for
+from wrennd.host.agent.catalogue import Catalogue, Seen
+from wrennd.host.lifecycle import Lifecycle
+from wrennd.host.local import LocalSandboxes, locked
+from wrennd.host.local_snapshots import LocalSnapshots
+from wrennd.host.record import Journal, Terms
+from wrennd.snapshot.reader import DISK, open_snapshot
+from wrennd.storage import drivers
+from wrennd.storage.images import Image, ImageStore
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resume:
+    """What a resume is to be like. expiry: None: as it was."""
+
+    is_cold: bool = False
+    discard: bool = False
+    expiry: Expiry | None = None
+
+
+class Sandboxes:
+    """The sandboxes of one installation."""
+
+    def __init__(
+        self,
+        local: LocalSandboxes,
+        catalogue: Catalogue,
+        admission: Admission,
+        activity: Activity,
+        overlay: str,
+    ) -> None:
+        self._local = local
+        self._layout = local.layout
+        self._catalogue = catalogue
+        self._admission = admission
+        self._activity = activity
+        self._overlay = overlay
+        self._snapshots = LocalSnapshots(local)
+
+    def create(self, wanted: SandboxRequest) -> tuple[Seen, Timings]:
+        """Errors: AlreadyExists, NotFound, NoCapacity, and as of `LocalSandboxes.create`."""
+        timings = Timings()
+        with bind(sandbox=wanted.id), timings.phase("admit"):
+            if self._layout.sandbox(wanted.id).data.exists():
+                raise _is_taken(wanted.id)
+            room = self._room_of(wanted)
+        with bind(sandbox=wanted.id), self._admission.reserved(wanted.id, room):
+            try:
+                self._local.create(wanted, timings)
+            except FileExistsError:
+                raise _is_taken(wanted.id) from None
+            self._activity.touch(wanted.id)
+        return self._catalogue.get(wanted.id), timings
+
+    def _room_of(self, wanted: SandboxRequest) -> Room:
+        template = templates.find(self._layout, wanted.template)
+        if template is None:
+            spec = wanted.to_spec()
+            store = ImageStore(self._layout)
+            disk = store.find(spec.image).rootfs if store.has(spec.image) else None
+            return room_for(spec.mem_mib, spec.vcpus, disk=disk, overlay=self._driver())
+        facts = open_snapshot(template.directory).manifest.facts
+        spec = locked(wanted, facts)
+        disk = template.directory / DISK
+        return room_for(spec.mem_mib, spec.vcpus, disk=disk, overlay=self._driver())
+
+    def _driver(self) -> str:
+        return drivers.choose(self._layout, self._overlay).name
+
+    def pause(self, sandbox_id: str, terms: Terms) -> tuple[Seen, Timings]:
+        """Errors: as of `LocalSandboxes.pause`: it goes on."""
+        timings = Timings()
+        with self._operation(sandbox_id, terms, timings) as journal:
+            Lifecycle(self._layout, self._local.network, journal).pause(timings)
+        return self._catalogue.get(sandbox_id), timings
+
+    def resume(self, sandbox_id: str, terms: Terms, wanted: Resume) -> tuple[Seen, Timings]:
+        """Errors: NoCapacity, and as of `LocalSandboxes.resume`: it is as it was."""
+        timings = Timings()
+        with self._operation(sandbox_id, terms, timings) as journal:
+            found = journal.record
+            wants_error = wanted.is_cold or wanted.discard
+            states = (State.PAUSED, State.ERROR) if wants_error else (State.PAUSED,)
+            require(found.id, found.state, *states, reason=found.error)
+            with self._admission.reserved(found.id, self._room_again(journal)):
+                self._local.resume_held(
+                    journal, timings, cold=wanted.is_cold, discard=wanted.discard
+                )
+                expiry = found.expiry if wanted.expiry is None else wanted.expiry
+                journal.update(expiry=expiry, expiry_set_ms=now_ms())
+                self._activity.touch(found.id)
+        return self._catalogue.get(sandbox_id), timings
+
+    def _room_again(self, journal: Journal) -> Room:
+        found, paths = journal.record, journal.paths
+        disk = paths.generation(found.generation) / DISK if found.generation else paths.disk
+        return room_for(found.mem_mib, found.vcpus, disk=disk, overlay=self._driver())
+
+    def destroy(self, sandbox_id: str, terms: Terms) -> tuple[bool, Timings]:
+        """Whether there was one. Errors: WrongState of the terms."""
+        timings = Timings()
+        paths = self._layout.sandbox(check_sandbox_id(sandbox_id))
+        if not paths.data.exists():
+            return False, timings
+        with bind(sandbox=sandbox_id), timings.phase("destroy"):
+            try:
+                self._local.kill(sandbox_id, terms)
+            except NotFound:
+                return False, timings
+            self._activity.forget(sandbox_id)
+        return True, timings
+
+    def set_expiry(self, sandbox_id: str, terms: Terms, expiry: Expiry) -> Seen:
+        with self._operation(sandbox_id, terms, Timings()) as journal:
+            journal.update(expiry=expiry, expiry_set_ms=now_ms())
+        return self._catalogue.get(sandbox_id)
+
+    def freeze(
+        self, sandbox_id: str, name: str, terms: Terms, *, ends_paused: bool, overwrite: bool
+    ) -> tuple[Seen, Timings]:
+        """A snapshot template of it. Errors: as of `LocalSnapshots.create`."""
+        timings = Timings()
+        with self._operation(sandbox_id, terms, timings) as journal:
+            found = journal.record
+            if found.state is State.RUNNING and not ends_paused:
+                room = self._room_again(journal)
+                self._admission.check_disk(found.id, 2 * room.pause_bytes, "a snapshot")
+            self._snapshots.create_held(
+                journal, name, timings, ends_paused=ends_paused, overwrite=overwrite
+            )
+        return self._catalogue.get(sandbox_id), timings
+
+    def remove_template(self, name: str) -> None:
+        """Errors: NotFound, InvalidInput."""
+        self._snapshots.remove(name)
+
+    def templates(self) -> list[ListedTemplate]:
+        return self._snapshots.list()
+
+    def template(self, name: str) -> ListedTemplate:
+        return self._snapshots.get(name)
+
+    def images(self) -> list[Image]:
+        """Those that are whole."""
+        store = ImageStore(self._layout)
+        found = []
+        for name in sorted(link.name for link in self._layout.names.iterdir()):
+            with contextlib.suppress(Error):  # a template, or a broken one, which doctor names
+                found.append(store.find(name))
+        return found
+
+    @contextmanager
+    def _operation(self, sandbox_id: str, terms: Terms, timings: Timings) -> Iterator[Journal]:
+        """The sandbox with exactly this id, for us alone. Its beginning is not enough here."""
+        with bind(sandbox=check_sandbox_id(sandbox_id)), contextlib.ExitStack() as held:
+            with timings.phase("lock"):
+                journal = held.enter_context(self._local.operation(sandbox_id, terms))
+            yield journal
+
+
+def _is_taken(sandbox_id: str) -> AlreadyExists:
+    return AlreadyExists(f"there is a sandbox {sandbox_id} already", hint="choose another id")

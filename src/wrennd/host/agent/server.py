@@ -1,0 +1,169 @@
+"""The agent's life: lock, adoption, socket, and an end that loses nothing."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from socket import socket
+
+import uvicorn
+
+from wrennd.core.deadline import Deadline
+from wrennd.core.errors import AlreadyExists
+from wrennd.gen.hostagent.hostagent_connect import HostAgentServiceASGIApplication
+from wrennd.host.agent import peers
+from wrennd.host.agent.activity import Activity
+from wrennd.host.agent.admission import Admission
+from wrennd.host.agent.catalogue import Catalogue
+from wrennd.host.agent.errors import Translating
+from wrennd.host.agent.expiry import ExpiryLoop
+from wrennd.host.agent.facts import HostFacts
+from wrennd.host.agent.files import Files
+from wrennd.host.agent.guests import Guests
+from wrennd.host.agent.measuring import SAMPLE_S, Measuring
+from wrennd.host.agent.operations import Operations
+from wrennd.host.agent.options import Options
+from wrennd.host.agent.processes import Processes
+from wrennd.host.agent.sandboxes import Sandboxes
+from wrennd.host.agent.service import Parts, Service
+from wrennd.host.agent.streams import Streams
+from wrennd.host.agent.watch import Watch
+from wrennd.host.local import LocalSandboxes
+from wrennd.host.reclaim import reclaim, reclaim_one
+from wrennd.linux import files
+from wrennd.storage.layout import Layout
+
+log = logging.getLogger(__name__)
+MAX_REQUEST_BYTES = 20 << 20  # the largest is a command with its input
+KEEP_ALIVE_S = 75
+STREAMS_END_S = 5.0
+
+
+def run(options: Options) -> None:
+    """Serve until SIGTERM or SIGINT. Errors: AlreadyExists when an agent serves this already."""
+    local = LocalSandboxes(options.config, log.info, settles=False)
+    with _alone(local.layout):
+        changed = reclaim(local.layout, local.network)
+        log.info("adopted what lives", extra={"settled": len(changed)})
+        with peers.listening(options.socket) as listener:
+            left = asyncio.run(Agent(options, local).serve(listener))
+    if left:
+        # Their threads can't be ended; what they do is finished or undone by the next start.
+        log.warning("ended with operations running", extra={"operations": left})
+        sys.stderr.flush()
+        os._exit(0)
+
+
+@contextmanager
+def _alone(layout: Layout) -> Iterator[None]:
+    """Be the one agent of an installation."""
+    lock = os.open(layout.agent_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        if not files.try_lock(lock):
+            raise AlreadyExists(
+                f"another host agent serves {layout.data_dir}",
+                hint="stop it, or give another --data-dir",
+            )
+        yield
+    finally:
+        os.close(lock)
+
+
+class _Server(uvicorn.Server):
+    """As uvicorn's, but signals are ours."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class Agent:
+    """All parts of one agent, and what runs beside its calls."""
+
+    def __init__(self, options: Options, local: LocalSandboxes) -> None:
+        self._options = options
+        self._local = local
+        layout = local.layout
+        catalogue, activity = Catalogue(layout), Activity()
+        admission = Admission(layout, catalogue, options.mem_overcommit)
+        guests = Guests(local, activity)
+        overlay = options.config.overlay
+        self._parts = Parts(
+            facts=HostFacts(options.config, layout),
+            catalogue=catalogue,
+            admission=admission,
+            sandboxes=Sandboxes(local, catalogue, admission, activity, overlay),
+            processes=Processes(guests),
+            files=Files(guests),
+            activity=activity,
+            measuring=Measuring(layout, catalogue),
+            operations=Operations(),
+            streams=Streams(),
+        )
+        self._watch = Watch(catalogue, self._settle)
+        self._expiry = ExpiryLoop(
+            catalogue, activity, guests, self._parts.sandboxes, self._parts.operations
+        )
+
+    async def serve(self, listener: socket) -> int:
+        """Until a signal; how many operations had not ended in time then."""
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        server = _Server(self._config())
+        async with asyncio.TaskGroup() as group:
+            beside = [
+                group.create_task(work)
+                for work in (self._watch.run(), self._expiry.run(), self._measure())
+            ]
+            serving = group.create_task(server.serve(sockets=[listener]))
+            log.info("serving", extra={"socket": str(self._options.socket)})
+            await stop.wait()
+            log.info("stopping")
+            for task in beside:
+                task.cancel()
+            self._parts.operations.refuse()
+            self._parts.streams.close()
+            server.should_exit = True
+            await serving
+        left = await self._parts.operations.close(self._options.stop_timeout_s)
+        await asyncio.to_thread(self._parts.streams.join, Deadline.after(STREAMS_END_S))
+        return left
+
+    def _config(self) -> uvicorn.Config:
+        app = HostAgentServiceASGIApplication(
+            Service(self._parts),
+            interceptors=[Translating()],
+            read_max_bytes=MAX_REQUEST_BYTES,
+            compressions=[],
+        )
+        return uvicorn.Config(
+            app,
+            http=peers.protocol_for({0, os.geteuid(), *self._options.uids}),
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=round(self._options.stop_timeout_s),
+        )
+
+    async def _measure(self) -> None:
+        while True:
+            await self._parts.operations.call(self._parts.measuring.sample)
+            await asyncio.sleep(SAMPLE_S)
+
+    async def _settle(self, sandbox_id: str) -> None:
+        """One that lost its VMM; whoever is at work on it does it himself."""
+
+        def work() -> None:
+            with contextlib.suppress(OSError):
+                reclaim_one(self._local.layout, self._local.network, sandbox_id)
+
+        await self._parts.operations.call(work)

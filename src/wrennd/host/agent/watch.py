@@ -1,0 +1,88 @@
+"""Notices when a VMM or a pager ends by itself: its sandbox is in error then, with the reason.
+
+For the loop's thread. What runs is looked for again and again, since the command line makes, pauses
+and destroys sandboxes beside the agent.
+"""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Awaitable, Callable
+
+from wrennd.core.states import State
+from wrennd.host.agent.catalogue import Catalogue
+from wrennd.host.record import Record
+from wrennd.linux.process import is_alive
+
+LOOK_S = 2.0
+Process = tuple[int, int]  # pid and start time
+
+
+class Watch:
+    """The processes of everything that runs. `settle` is called for a sandbox that lost one."""
+
+    def __init__(self, catalogue: Catalogue, settle: Callable[[str], Awaitable[None]]) -> None:
+        self._catalogue = catalogue
+        self._settle = settle
+        self._watched: dict[Process, tuple[int, str]] = {}
+        self._ended: asyncio.Queue[str] = asyncio.Queue()
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        try:
+            while True:
+                await self._look()
+                ended = None
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_S):
+                        ended = await self._ended.get()
+                if ended is not None:
+                    await self._settle(ended)
+        finally:
+            for process in list(self._watched):
+                self._drop(process)
+
+    async def _look(self) -> None:
+        """Watch what runs and is not watched yet; forget the rest."""
+        records = await asyncio.to_thread(self._catalogue.records)
+        running = {
+            process: found.id
+            for found in records
+            if found.state is State.RUNNING
+            for process in _processes(found)
+        }
+        for gone in self._watched.keys() - running.keys():
+            self._drop(gone)
+        for process in running.keys() - self._watched.keys():
+            self._add(process, running[process])
+
+    def _add(self, process: Process, sandbox_id: str) -> None:
+        try:
+            pidfd = os.pidfd_open(process[0])
+        except ProcessLookupError:
+            self._ended.put_nowait(sandbox_id)
+            return
+        if not is_alive(*process):  # the pid is another's by now, or it waits to be reaped
+            os.close(pidfd)
+            self._ended.put_nowait(sandbox_id)
+            return
+        self._watched[process] = (pidfd, sandbox_id)
+        asyncio.get_running_loop().add_reader(pidfd, self._end, process)
+
+    def _end(self, process: Process) -> None:
+        _, sandbox_id = self._watched[process]
+        self._drop(process)
+        self._ended.put_nowait(sandbox_id)
+
+    def _drop(self, process: Process) -> None:
+        pidfd, _ = self._watched.pop(process)
+        asyncio.get_running_loop().remove_reader(pidfd)
+        os.close(pidfd)
+
+
+def _processes(found: Record) -> list[Process]:
+    pairs = (
+        (found.vmm_pid, found.vmm_start_time),
+        (found.pager_pid, found.pager_start_time),
+    )
+    return [(pid, start) for pid, start in pairs if pid is not None and start is not None]

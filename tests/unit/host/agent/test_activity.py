@@ -1,0 +1,34 @@
+"""When a sandbox was used, and that it is in use."""
+
+from wrennd.host.agent.activity import Activity
+
+
+class Clock:
+    ms = 1000
+
+    def __call__(self) -> int:
+        return self.ms
+
+
+def test_what_was_never_used_counts_from_the_beginning():
+    clock = Clock()
+    activity = Activity(clock)
+    clock.ms = 5000
+    assert activity.last_ms("a") == 1000
+    activity.touch("a")
+    clock.ms = 9000
+    assert activity.last_ms("a") == 5000
+    activity.forget("a")
+    assert activity.last_ms("a") == 1000
+
+
+def test_a_use_lasts_until_its_last_user_is_done():
+    clock = Clock()
+    activity = Activity(clock)
+    with activity.using("a"):
+        with activity.using("a"):
+            clock.ms = 2000
+        clock.ms = 3000
+        assert activity.last_ms("a") == 3000
+    clock.ms = 4000
+    assert activity.last_ms("a") == 3000
