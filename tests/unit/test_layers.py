@@ -22,10 +22,14 @@ ALLOWED = {
     "images": {"linux", "core"},
     "envd": set(),
     "pager": {"snapshot"},
-    "host": {"vmm", "network", "storage", "snapshot", "images", "linux", "gen", "core", "pager"},
+    "transfer": {"linux", "core"},
+    "host": {
+        *("vmm", "network", "storage", "snapshot", "images", "pager"),
+        *("transfer", "linux", "gen", "core"),
+    },
     "server": {"storage", "linux", "core"},
     "control": {"gen", "core"},
-    "client": {"core"},
+    "client": {"transfer", "core"},
     "cli": {"client", "core"},
 }
 # The doors from the command to this machine, and to the server that it may run.

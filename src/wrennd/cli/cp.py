@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
+from wrennd.cli import place
 from wrennd.cli import run_options as options
-from wrennd.cli import standalone
 from wrennd.cli.options import DataDir, configured
 from wrennd.core.errors import InvalidInput
 
@@ -46,7 +46,7 @@ def cp(
         raise InvalidInput(f"{source!r} and {destination!r}: {what}", hint=USAGE)
     if there.sandbox and not Path(here.path).exists():
         raise InvalidInput(f"{here.path!r} does not exist", hint=USAGE)
-    with standalone.existing(configured(data_dir)).connect(here.sandbox or there.sandbox) as box:
+    with place.existing(configured(data_dir)).connect(here.sandbox or there.sandbox) as box:
         if there.sandbox:
             box.copy_in(Path(here.path), there.path, user=user)
         else:

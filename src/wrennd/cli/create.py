@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from wrennd.cli import envfile, follow, standalone
+from wrennd.cli import envfile, follow, place
 from wrennd.cli import run_options as options
 from wrennd.cli.options import DataDir, Json, configured
 from wrennd.cli.progress import Progress
@@ -53,24 +53,22 @@ def create(  # noqa: PLR0913 - one parameter for each option is how Typer declar
         )
         for _ in range(count)
     ]
-    with standalone.making(config, Progress()) as sandboxes:
-        for request, timings in _made(sandboxes, requests):
+    with place.making(config, Progress()) as sandboxes:
+        for sandbox_id, timings in _made(sandboxes, requests):
             if as_json:
-                print(json.dumps({"sandbox_id": request.id, **timings.to_json()}), flush=True)
+                print(json.dumps({"sandbox_id": sandbox_id, **timings.to_json()}), flush=True)
                 continue
-            print(request.id, flush=True)
+            print(sandbox_id, flush=True)
             if show_timings:
                 follow.print_timings(timings)
 
 
-def _made(
-    sandboxes: Sandboxes, requests: list[SandboxRequest]
-) -> Iterator[tuple[SandboxRequest, Timings]]:
+def _made(sandboxes: Sandboxes, requests: list[SandboxRequest]) -> Iterator[tuple[str, Timings]]:
     """Each when it is ready. When one fails the others are made all the same; when we are told to
     end, those that nobody was told of are destroyed.
     """
     if len(requests) == 1:  # in this thread, which a signal interrupts
-        yield requests[0], _make(sandboxes, requests[0])
+        yield _make(sandboxes, requests[0])
         return
     pool = ThreadPoolExecutor(max_workers=AT_ONCE)
     making = {pool.submit(_make, sandboxes, request): request for request in requests}
@@ -81,7 +79,7 @@ def _made(
             if (error := done.exception()) is not None:
                 errors.append(error)
             else:
-                yield request, done.result()
+                yield done.result()
     finally:
         pool.shutdown(cancel_futures=True)
         for request in making.values():
@@ -91,10 +89,9 @@ def _made(
         raise errors[0]
 
 
-def _make(sandboxes: Sandboxes, request: SandboxRequest) -> Timings:
+def _make(sandboxes: Sandboxes, request: SandboxRequest) -> tuple[str, Timings]:
     timings = Timings()
-    sandboxes.create(request, timings)
-    return timings
+    return sandboxes.create(request, timings), timings
 
 
 def _environment(env_file: Path | None, env: list[str] | None) -> dict[str, str] | None:

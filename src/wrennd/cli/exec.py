@@ -2,7 +2,7 @@
 
 import sys
 
-from wrennd.cli import envfile, follow, standalone, terminal
+from wrennd.cli import envfile, follow, place, terminal
 from wrennd.cli import run_options as options
 from wrennd.cli.options import DataDir, Json, SandboxId, configured
 from wrennd.core.errors import InvalidInput
@@ -39,7 +39,7 @@ def exec_(  # noqa: PLR0913 - one parameter for each option is how Typer declare
     )
     printer = follow.Collected() if as_json else follow.Streamed()
     timings = Timings()
-    with standalone.existing(config).connect(sandbox_id) as sandbox:
+    with place.existing(config).connect(sandbox_id) as sandbox:
         try:
             with follow.alarm(timeout), timings.phase("command"):
                 code = follow.command(sandbox, wanted, printer, sandbox_stays=True)

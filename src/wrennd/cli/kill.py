@@ -2,7 +2,7 @@
 
 import sys
 
-from wrennd.cli import standalone
+from wrennd.cli import place
 from wrennd.cli.main import FAILED, explain
 from wrennd.cli.options import DataDir, SandboxIds, configured
 from wrennd.core.errors import Error
@@ -12,7 +12,7 @@ HELP = "Destroy sandboxes, running or not."
 
 def kill(sandbox_ids: SandboxIds, data_dir: DataDir = None) -> int:
     """All of them are tried. Exit code 125 when one could not be destroyed."""
-    sandboxes = standalone.existing(configured(data_dir))
+    sandboxes = place.existing(configured(data_dir))
     failed = False
     for sandbox_id in sandbox_ids:
         try:

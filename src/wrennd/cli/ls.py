@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from wrennd.cli import standalone, tables
+from wrennd.cli import place, tables
 from wrennd.cli.image import age_s, format_age
 from wrennd.cli.options import DataDir, Json, configured
 from wrennd.core.sandboxes import Listed
@@ -23,7 +23,7 @@ def ls(
     as_json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
-    found = standalone.listed(configured(data_dir))
+    found = place.listed(configured(data_dir))
     shown = [row for row in found if show_all or row.state is not State.ERROR]
     if as_json:
         now = datetime.now(UTC)

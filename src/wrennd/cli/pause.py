@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from wrennd.cli import follow, standalone
+from wrennd.cli import follow, place
 from wrennd.cli import run_options as options
 from wrennd.cli.options import DataDir, Json, SandboxId, configured
 from wrennd.core.timings import Timings
@@ -21,7 +21,7 @@ def pause(
     data_dir: DataDir = None,
 ) -> None:
     timings = Timings()
-    with standalone.changing(configured(data_dir)) as sandboxes:
+    with place.changing(configured(data_dir)) as sandboxes:
         sandboxes.pause(sandbox_id, timings)
     told(timings, as_json=as_json, show_timings=show_timings)
 
@@ -42,7 +42,7 @@ def resume(
     data_dir: DataDir = None,
 ) -> None:
     timings = Timings()
-    with standalone.changing(configured(data_dir)) as sandboxes:
+    with place.changing(configured(data_dir)) as sandboxes:
         sandboxes.resume(sandbox_id, timings, cold=cold, discard=discard)
     told(timings, as_json=as_json, show_timings=show_timings, how="cold" if cold else "restored")
 

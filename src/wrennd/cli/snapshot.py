@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from wrennd.cli import run_options, standalone, tables
+from wrennd.cli import place, run_options, standalone, tables
 from wrennd.cli.image import age_s, format_age
 from wrennd.cli.options import DataDir, Json, SandboxId, configured
 from wrennd.cli.pause import told
@@ -43,15 +43,15 @@ def create(
 ) -> None:
     """Freeze a sandbox, running or paused, into a template: wrenn create --template NAME."""
     timings = Timings()
-    with standalone.changing(configured(data_dir)) as sandboxes:
-        standalone.snapshots(sandboxes).create(sandbox_id, name, timings, ends_paused=pause)
+    with place.snapshots(configured(data_dir)) as snapshots:
+        snapshots.create(sandbox_id, name, timings, ends_paused=pause)
     told(timings, as_json=as_json, show_timings=show_timings)
 
 
 @app.command("ls")
 def ls(as_json: Json = False, data_dir: DataDir = None) -> None:
     """List templates: sizes, age, what they were made of."""
-    found = standalone.templates(configured(data_dir))
+    found = place.templates(configured(data_dir))
     now = datetime.now(UTC)
     if as_json:
         rows = [{**dataclasses.asdict(row), "age_s": _age_s(row, now)} for row in found]
@@ -65,7 +65,8 @@ def ls(as_json: Json = False, data_dir: DataDir = None) -> None:
 @app.command("rm")
 def rm(name: Name, data_dir: DataDir = None) -> None:
     """Remove a template; sandboxes made of it go on."""
-    standalone.snapshots(standalone.existing(configured(data_dir))).remove(name)
+    with place.snapshots(configured(data_dir)) as snapshots:
+        snapshots.remove(name)
 
 
 @app.command("show")

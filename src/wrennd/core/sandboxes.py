@@ -1,7 +1,7 @@
 """The seam between a command and the sandboxes it uses, wherever they run.
 
-Implemented by `host` (this machine, no server); a client of a server will implement the same, so
-that no command knows the difference.
+Implemented by `host` (this machine, no server) and by `client` (a server), so that no command knows
+the difference.
 """
 
 from collections.abc import Iterator
@@ -104,8 +104,9 @@ class Sandboxes(Protocol):
     ) -> AbstractContextManager[Sandbox]:
         """A new sandbox, ready for commands; destroyed at the end of the block."""
 
-    def create(self, wanted: SandboxRequest, timings: Timings) -> None:
-        """A new sandbox, ready for commands, that stays until it is killed.
+    def create(self, wanted: SandboxRequest, timings: Timings) -> str:
+        """A new sandbox, ready for commands, that stays until it is killed; its id, which a
+        server may choose itself.
 
         May be called from several threads.
         """

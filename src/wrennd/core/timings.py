@@ -27,6 +27,10 @@ class Timings:
             self._phases[name] = self._phases.get(name, 0.0) + (end - start) * 1000
             self.ended_at[name] = end
 
+    def add(self, name: str, ms: float) -> None:
+        """A phase that was measured elsewhere."""
+        self._phases[name] = self._phases.get(name, 0.0) + ms
+
     @property
     def total_ms(self) -> float:
         return (time.monotonic() - self._started) * 1000

@@ -113,8 +113,9 @@ class LocalSandboxes:
             held.enter_context(disk_watch.watched(self.layout, machine))
             yield LocalSandbox(machine)
 
-    def create(self, wanted: SandboxRequest, timings: Timings) -> None:
+    def create(self, wanted: SandboxRequest, timings: Timings) -> str:
         self._make(wanted, timings, lives_on=True).detach()
+        return wanted.id
 
     def _make(self, wanted: SandboxRequest, timings: Timings, *, lives_on: bool) -> Machine:
         with timings.phase("prepare"):

@@ -10,9 +10,11 @@ from wrennd.core.errors import Error, NotFound, VmmFailed, WrongState
 from wrennd.core.model import Command, TerminalSize
 from wrennd.core.sandboxes import Exit, Output, Running
 from wrennd.core.states import State
-from wrennd.host import download, record, upload
+from wrennd.host import record
 from wrennd.host.envd_client import Started
 from wrennd.host.machine import Machine
+from wrennd.transfer import download, upload
+from wrennd.transfer.guest import Found
 
 
 class LocalSandbox:
@@ -30,14 +32,18 @@ class LocalSandbox:
         with self._machine.envd.start(command) as started:
             yield LocalRunning(started, self._machine)
 
+    def look(self, path: str, *, user: str) -> Found:
+        found = self._machine.envd.files.stat(path, user=user)
+        return Found(path=found.path, kind=found.kind, mode=found.mode)
+
     def upload(self, source: Path, destination: str, *, user: str) -> None:
-        upload.upload(self._machine.envd, source, destination, user=user)
+        upload.upload(self, source, destination, user=user)
 
     def copy_in(self, source: Path, destination: str, *, user: str) -> None:
-        upload.copy_in(self._machine.envd, source, destination, user=user)
+        upload.copy_in(self, source, destination, user=user)
 
     def copy_out(self, source: str, destination: Path, *, user: str) -> None:
-        download.copy_out(self._machine.envd, source, destination, user=user)
+        download.copy_out(self, source, destination, user=user)
 
 
 class LocalRunning:

@@ -16,30 +16,27 @@ from pathlib import Path
 
 from wrennd.core.errors import AlreadyExists, GuestFailed, InvalidInput
 from wrennd.core.model import Command
-from wrennd.core.sandboxes import Exit, Output
-from wrennd.host.envd_client import EnvdClient, Started
-from wrennd.host.envd_files import Kind
-from wrennd.host.tar_stream import Kind as MemberKind
-from wrennd.host.tar_stream import Member, Read, TarBroken, TarStream
-from wrennd.host.upload import BUSYBOX
+from wrennd.core.sandboxes import Exit, Output, Running
 from wrennd.linux.tree import Tree, UnsafePath
+from wrennd.transfer.guest import BUSYBOX, Guest
+from wrennd.transfer.tar_stream import Kind, Member, Read, TarBroken, TarStream
 
 CHUNK_BYTES = 1 << 20
 
 
-def copy_out(client: EnvdClient, source: str, destination: Path, *, user: str) -> None:
+def copy_out(guest: Guest, source: str, destination: Path, *, user: str) -> None:
     """As cp -r: a directory that is there gets the source under its own name.
 
     A file that is there is replaced, a directory is not. Errors: NotFound, InvalidInput (also what
     the user may not read), AlreadyExists, GuestFailed.
     """
-    found = client.files.stat(source, user=user)
+    found = guest.look(source, user=user)
     target = destination / _own_name(found.path) if destination.is_dir() else destination
     try:
-        if found.kind is Kind.DIRECTORY:
-            _copy_tree(client, source, target, user)
-        elif found.kind is Kind.FILE:
-            _copy_file(client, source, target, user, found.mode)
+        if found.is_directory:
+            _copy_tree(guest, source, target, user)
+        elif found.is_file:
+            _copy_file(guest, source, target, user, found.mode)
         else:
             raise InvalidInput(f"{source!r} in the sandbox is neither a file nor a directory")
     except OSError as error:
@@ -53,19 +50,19 @@ def _own_name(path: str) -> str:
     return name
 
 
-def _copy_file(client: EnvdClient, source: str, target: Path, user: str, mode: int) -> None:
+def _copy_file(guest: Guest, source: str, target: Path, user: str, mode: int) -> None:
     """Not by the agent's own /files: that reads what the user may not."""
     fd, made = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     with contextlib.ExitStack() as held:
         held.callback(Path(made).unlink, missing_ok=True)
-        with os.fdopen(fd, "wb") as file, _output_of(client, user, "cat", "--", source) as read:
+        with os.fdopen(fd, "wb") as file, _output_of(guest, user, "cat", "--", source) as read:
             while data := read(CHUNK_BYTES):
                 file.write(data)
             os.fchmod(file.fileno(), stat.S_IMODE(mode) & 0o777)
         Path(made).rename(target)
 
 
-def _copy_tree(client: EnvdClient, source: str, target: Path, user: str) -> None:
+def _copy_tree(guest: Guest, source: str, target: Path, user: str) -> None:
     if os.path.lexists(target):
         raise AlreadyExists(
             f"{target} is there already", hint="remove it first, or name another place"
@@ -75,7 +72,7 @@ def _copy_tree(client: EnvdClient, source: str, target: Path, user: str) -> None
         held.callback(shutil.rmtree, made, ignore_errors=True)
         command = ("tar", "-c", "-f", "-", "-C", source, ".")
         try:
-            with _output_of(client, user, *command) as read, Tree(made) as tree:
+            with _output_of(guest, user, *command) as read, Tree(made) as tree:
                 stream = TarStream(read)
                 for member in stream.members():
                     _write(tree, member, stream)
@@ -88,20 +85,20 @@ def _copy_tree(client: EnvdClient, source: str, target: Path, user: str) -> None
 def _write(tree: Tree, member: Member, stream: TarStream) -> None:
     """Sockets, devices and the like are passed over: they mean nothing on another machine."""
     match member.kind:
-        case MemberKind.DIRECTORY:
+        case Kind.DIRECTORY:
             tree.make_directory(member.path, member.mode)
-        case MemberKind.FILE:
+        case Kind.FILE:
             tree.write_file(member.path, member.mode, stream.content())
-        case MemberKind.SYMLINK:
+        case Kind.SYMLINK:
             tree.make_symlink(member.path, member.target)
-        case MemberKind.HARD_LINK:
+        case Kind.HARD_LINK:
             tree.make_link(member.path, member.target)
 
 
 @contextmanager
-def _output_of(client: EnvdClient, user: str, *words: str) -> Iterator[Read]:
+def _output_of(guest: Guest, user: str, *words: str) -> Iterator[Read]:
     """What a tool of the guest's busybox writes. Errors: InvalidInput with its own words."""
-    with client.start(Command(argv=(BUSYBOX, *words), user=user)) as started:
+    with guest.start(Command(argv=(BUSYBOX, *words), user=user)) as started:
         output = _Stdout(started)
         try:
             yield output.read
@@ -114,7 +111,7 @@ def _output_of(client: EnvdClient, user: str, *words: str) -> Iterator[Read]:
 class _Stdout:
     """What a command writes, to be read; its stderr and exit code are looked at in the end."""
 
-    def __init__(self, started: Started) -> None:
+    def __init__(self, started: Running) -> None:
         self._events = started.events()
         self._buffer = b""
         self._said = b""

@@ -14,19 +14,17 @@ from typing import TYPE_CHECKING
 
 from wrennd.core.errors import InvalidInput, NotFound
 from wrennd.core.model import Command
-from wrennd.core.sandboxes import Exit, Output
-from wrennd.host.envd_client import EnvdClient, Started
-from wrennd.host.envd_files import Kind
+from wrennd.core.sandboxes import Exit, Output, Running
+from wrennd.transfer.guest import BUSYBOX, Guest
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-BUSYBOX = "/usr/lib/wrenn/busybox"
 UNPACK = '"$0" mkdir -p "$1" && exec "$0" tar -x -C "$1"'
 CHUNK_BYTES = 256 * 1024
 
 
-def upload(client: EnvdClient, source: Path, destination: str, *, user: str) -> None:
+def upload(guest: Guest, source: Path, destination: str, *, user: str) -> None:
     """Copy a file or a tree. A destination that ends with / takes a file under its own name.
 
     Errors: InvalidInput for what is neither file nor directory, can't be read here, or can't be
@@ -35,43 +33,43 @@ def upload(client: EnvdClient, source: Path, destination: str, *, user: str) -> 
     try:
         if source.is_dir():
             names = {name: name for name in sorted(os.listdir(source))}  # noqa: PTH208 - names
-            _unpack(client, source, names, destination, user)
+            _unpack(guest, source, names, destination, user)
         else:
             directory, _, name = destination.rpartition("/")
             if not directory:
                 directory = "/" if destination.startswith("/") else "."
             names = {source.name: name or source.name}
-            _unpack(client, source.parent, names, directory, user)
+            _unpack(guest, source.parent, names, directory, user)
     except PermissionError as error:
         raise InvalidInput(f"{error.filename} can't be read: {error.strerror}") from error
 
 
-def copy_in(client: EnvdClient, source: Path, destination: str, *, user: str) -> None:
+def copy_in(guest: Guest, source: Path, destination: str, *, user: str) -> None:
     """As cp -r: a directory that is there gets the source under its own name."""
     name = source.resolve().name
-    if is_directory(client, destination, user):
+    if is_directory(guest, destination, user):
         destination = f"{destination.rstrip('/')}/{name}"
     elif destination.endswith("/"):
         raise InvalidInput(f"there is no directory {destination!r} in the sandbox")
-    upload(client, source, destination, user=user)
+    upload(guest, source, destination, user=user)
 
 
-def is_directory(client: EnvdClient, path: str, user: str) -> bool:
+def is_directory(guest: Guest, path: str, user: str) -> bool:
     """Whether a path of the guest leads to one."""
     try:
-        return client.files.stat(path, user=user).kind is Kind.DIRECTORY
+        return guest.look(path, user=user).is_directory
     except NotFound:
         return False
 
 
 def _unpack(
-    client: EnvdClient, parent: Path, names: Mapping[str, str], directory: str, user: str
+    guest: Guest, parent: Path, names: Mapping[str, str], directory: str, user: str
 ) -> None:
     """Send entries of `parent` under the names given, to be unpacked in the guest's directory."""
     command = Command(
         argv=(BUSYBOX, "sh", "-c", UNPACK, BUSYBOX, directory), user=user, has_stdin=True
     )
-    with client.start(command) as started:
+    with guest.start(command) as started:
         sink = io.BufferedWriter(_Sink(started), CHUNK_BYTES)
         with sink, tarfile.open(mode="w|", fileobj=sink) as archive:
             for name, arcname in names.items():
@@ -100,7 +98,7 @@ def _checked(member: tarfile.TarInfo) -> tarfile.TarInfo:
 class _Sink(io.RawIOBase):
     """What tarfile writes to: the command's stdin, for as long as it takes any."""
 
-    def __init__(self, started: Started) -> None:
+    def __init__(self, started: Running) -> None:
         self._started = started
         self._takes_more = True
 

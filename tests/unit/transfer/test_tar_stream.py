@@ -5,7 +5,7 @@ import tarfile
 
 import pytest
 
-from wrennd.host.tar_stream import BLOCK, Kind, TarBroken, TarStream
+from wrennd.transfer.tar_stream import BLOCK, Kind, TarBroken, TarStream
 
 
 def archive(*members, form=tarfile.GNU_FORMAT):
