@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from wrennd.server.facts import Facts
 
 # Longer than a supervisor waits for its parts.
-END_S = 90.0
+END_S = 160.0
 
 
 def up(

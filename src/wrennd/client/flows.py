@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from wrennd.client import calls
 from wrennd.client.calls import Call
-from wrennd.client.values import Expiry, Page, Sandbox, Template
+from wrennd.client.values import Expiry, Operation, Page, Sandbox, Template, Timings
 from wrennd.core.errors import DeadlineExceeded, Error, NotFound
 
 T = TypeVar("T")
@@ -55,13 +55,13 @@ def create(  # noqa: PLR0913 - as the call
         metadata=metadata,
         idempotency_key=uuid.uuid4().hex,
     )
-    return (yield from _settled(made, "starting", timeout_s, wanted="running"))
+    return (yield from _settled(made, "create", timeout_s, wanted="running"))
 
 
 def pause(sandbox_id: str, *, timeout_s: float = PATIENCE_S) -> Flow[Sandbox]:
     """Until it is paused."""
     found: Sandbox = yield calls.pause(sandbox_id)
-    return (yield from _settled(found, "being paused", timeout_s, wanted="paused"))
+    return (yield from _settled(found, "pause", timeout_s, wanted="paused"))
 
 
 def resume(
@@ -74,7 +74,7 @@ def resume(
 ) -> Flow[Sandbox]:
     """Until it runs."""
     found: Sandbox = yield calls.resume(sandbox_id, cold=cold, discard=discard, expiry=expiry)
-    return (yield from _settled(found, "being resumed", timeout_s, wanted="running"))
+    return (yield from _settled(found, "resume", timeout_s, wanted="running"))
 
 
 def destroy(sandbox_id: str, *, timeout_s: float = PATIENCE_S) -> Flow[None]:
@@ -107,7 +107,7 @@ def snapshot(
     if made is None:
         found: Sandbox = yield calls.get(sandbox_id)
         wanted = "paused" if pause else "running"
-        yield from _settled(found, "being frozen", timeout_s, wanted=wanted)
+        yield from _settled(found, "snapshot", timeout_s, wanted=wanted)
     found_template: Template = yield calls.template(name)
     return found_template
 
@@ -134,13 +134,16 @@ def listed(
 def settled(sandbox_id: str, *, timeout_s: float = PATIENCE_S) -> Flow[Sandbox]:
     """Wait until nothing is being done to it."""
     found: Sandbox = yield calls.get(sandbox_id)
-    return (yield from _settled(found, "being changed", timeout_s))
+    return (yield from _settled(found, "", timeout_s))
 
 
 def _settled(found: Sandbox, doing: str, timeout_s: float, *, wanted: str = "") -> Flow[Sandbox]:
-    """Errors: Error when it ends in another state than the wanted one; DeadlineExceeded."""
-    timings = found.timings
-    for pause_s in _pauses(found.id, doing, timeout_s):
+    """Wait for the end of an operation. The answer has its timings.
+
+    Errors: Error when it ends in another state than the wanted one; DeadlineExceeded.
+    """
+    timings = found.timings if not found.is_passing else None
+    for pause_s in _pauses(found.id, f"busy with {doing or 'an operation'}", timeout_s):
         if not found.is_passing:
             break
         yield Pause(pause_s)
@@ -148,7 +151,16 @@ def _settled(found: Sandbox, doing: str, timeout_s: float, *, wanted: str = "") 
     if wanted and found.state != wanted:
         why = f": {found.error}" if found.error else ""
         raise Error(f"sandbox {found.id} is {found.state}, not {wanted}{why}")
-    return found if found.timings else replace(found, timings=timings)
+    if timings is None and doing:
+        timings = yield from _timings(found.id, doing)
+    return replace(found, timings=timings)
+
+
+def _timings(sandbox_id: str, doing: str) -> Flow[Timings | None]:
+    """Of the last operation of that name."""
+    done: tuple[Operation, ...] = yield calls.timings(sandbox_id)
+    last = next((each for each in done if each.operation == doing), None)
+    return None if last is None else Timings(total_ms=last.total_ms, phases=last.phases)
 
 
 def _pauses(

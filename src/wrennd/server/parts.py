@@ -13,7 +13,8 @@ from wrennd.server.account import Account
 from wrennd.server.settings import RunFiles, Settings
 
 # An operation that has begun is brought to its end: a pause of much memory takes its time.
-AGENT_STOP_S = 60.0
+AGENT_STOP_S = 120.0
+SLACK_S = 10.0
 CONTROL_STOP_S = 10.0
 
 
@@ -56,7 +57,7 @@ def needed_paths() -> list[Path]:
     return [path.resolve() for path in dict.fromkeys(found)]
 
 
-def agent(config: Config, run: RunFiles) -> Part:
+def agent(config: Config, run: RunFiles, user: Account) -> Part:
     """Root, as it makes sandboxes; package tools that it may start need our whole environment."""
     return Part(
         name="host agent",
@@ -64,10 +65,12 @@ def agent(config: Config, run: RunFiles) -> Part:
         args=(
             *("--data-dir", os.fspath(config.data_dir)),
             *("--socket", os.fspath(run.agent_socket)),
+            *("--allow-uid", str(user.uid)),
+            *("--stop-timeout", str(AGENT_STOP_S)),
         ),
         env=host_environment() | _logging(config),
         cwd=Path("/"),
-        stop_s=AGENT_STOP_S,
+        stop_s=AGENT_STOP_S + SLACK_S,
     )
 
 

@@ -40,7 +40,7 @@ def serve(
         if settings.key_file.parent != settings.state_dir:
             account.give(settings.key_file.parent, user)
         supervisor = Supervisor(
-            (parts.agent(config, run), parts.control(config, settings, run, user)), came
+            (parts.agent(config, run, user), parts.control(config, settings, run, user)), came
         )
         held.callback(supervisor.stop)
         try:

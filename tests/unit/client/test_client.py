@@ -104,9 +104,13 @@ def test_a_stranger_s_answer_is_an_error_that_says_so(server, act):
 
 
 def test_create_waits_until_it_runs_and_can_be_repeated(server, act):
-    starting = BOX | {"state": "starting", "timings": {"total_ms": 1, "phases": []}}
-    server.answers = [(202, starting), (200, starting), (200, BOX)]
-    assert act("create", "base", vcpus=2).state == "running"
+    starting = BOX | {"state": "starting"}
+    done = {"operation": "create", "at": "2026-01-01T00:00:00Z", "result": "ok", "total_ms": 9}
+    phases = [{"name": "boot", "ms": 8.5}]
+    operations = {"operations": [done | {"operation": "other"}, done | {"phases": phases}]}
+    server.answers = [(202, starting), (200, starting), (200, BOX), (200, operations)]
+    made = act("create", "base", vcpus=2)
+    assert (made.state, made.timings.phases[0].name) == ("running", "boot")
     _, path, headers, body = server.asked[0]
     assert (path, json.loads(body)) == ("/v1/sandboxes", {"template": "base", "vcpus": 2})
     assert headers["Idempotency-Key"]
