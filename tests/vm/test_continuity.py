@@ -130,12 +130,18 @@ def shared_world(sandboxes, layout):
         sandbox.create("base", 256)
         world = begin(sandbox)
         held.callback(lambda: [one.stream.close() for one in (world.shell, world.repl)])
-        sandbox.pause()
-        sandbox.resume()
-        for one in (world.shell, world.repl):
-            one.rejoin(world.agent)
+        away(world, 0)
         yield world
     check.finish()
+
+
+def away(world, seconds):
+    """Pause it, and let it go on so many seconds later."""
+    world.sandbox.pause()
+    time.sleep(seconds)
+    world.sandbox.resume()
+    for one in (world.shell, world.repl):
+        one.rejoin(world.agent)
 
 
 def begin(sandbox):
@@ -194,6 +200,12 @@ def test_the_clock_is_the_hosts(shared_world):
         shared_world.agent, "print('now', time.time())", r"now ([0-9.]+)\s"
     )
     assert before - CLOCK_S < float(found[1]) < time.time() + CLOCK_S
+
+
+@pytest.mark.long
+def test_the_clock_is_the_hosts_after_a_minute_away(shared_world):
+    away(shared_world, 60)
+    test_the_clock_is_the_hosts(shared_world)
 
 
 def test_five_that_are_made_of_it_are_not_one_another(shared_world, sandboxes):
