@@ -18,6 +18,9 @@ TEST_PACKAGES := iproute2 busybox-static shellcheck xfsprogs procps util-linux m
 # How often the benchmarks measure each thing.
 N ?= 10
 
+# How many processes share the tests; each is an installation of its own.
+WORKERS ?= 2
+
 # For the lab host: a binary to test besides, and pytest's arguments.
 FIRECRACKER ?=
 LAB_ARGS ?=
@@ -31,8 +34,8 @@ help: ## Show this list
 run: $(VENV)/.installed ## Boot a microVM, run `echo hello` in it, clean up
 	@$(VENV)/bin/wrenn run -- echo hello
 
-test: $(VENV)/.dev test-packages ## Run the tests (at most 30 minutes)
-	@$(VENV)/bin/python -m pytest -m "not long and not lab_host"
+test: $(VENV)/.dev test-packages ## Run the tests, WORKERS=2 at a time (at most 30 minutes)
+	@$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile -m "not long and not lab_host"
 
 test-all: $(VENV)/.dev test-packages ## Run the tests, the long ones too
 	@$(VENV)/bin/python -m pytest

@@ -3,9 +3,14 @@
 Building takes a minute or so; a test that boots guests must not pay for it each time. The directory
 is named by WRENN_TEST_DATA_DIR, else it is .cache/data of the repository; `wrenn setup` rebuilds
 in it what was made from other recipes or another guest agent than those of the working tree.
+
+Processes that share the tests of one session (pytest-xdist's workers) are each an installation of
+their own: all but the first have copies in directories beside that one, NAME-gw1 and so on.
 """
 
 import os
+import shutil
+import subprocess
 import sys
 from functools import cache
 from pathlib import Path
@@ -14,6 +19,8 @@ from wrennd.host import setup
 from wrennd.storage.layout import Layout
 
 REPOSITORY = Path(__file__).parents[1]
+FIRST_WORKER = "gw0"
+IMAGES = ("base", "busybox")
 DEFAULT_DATA_DIR = REPOSITORY / ".cache" / "data"
 
 
@@ -26,7 +33,26 @@ def prepared_layout() -> Layout:
     """
     layout = Layout.prepare(Path(os.environ.get("WRENN_TEST_DATA_DIR") or DEFAULT_DATA_DIR))
     setup.setup(layout, report=_report)
-    return layout
+    worker = os.environ.get("PYTEST_XDIST_WORKER", FIRST_WORKER)
+    return layout if worker == FIRST_WORKER else _copied(layout, worker)
+
+
+def _copied(layout: Layout, worker: str) -> Layout:
+    """Copies, not links: tests damage what is theirs."""
+    own = Layout.prepare(layout.data_dir.with_name(f"{layout.data_dir.name}-{worker}"))
+    links = [layout.current_kernel, *(layout.image_name(name) for name in IMAGES)]
+    for link in links:
+        here = own.data_dir / link.relative_to(layout.data_dir)
+        target = (here.parent / link.readlink()).resolve()
+        if not target.exists():
+            staging = target.with_name(f"{target.name}.tmp")
+            shutil.rmtree(staging, ignore_errors=True)
+            subprocess.run(["cp", "-a", "--sparse=always", link.resolve(), staging], check=True)
+            staging.rename(target)
+        here.unlink(missing_ok=True)
+        here.symlink_to(link.readlink())
+    setup.prune(own)
+    return own
 
 
 def _report(line: str) -> None:

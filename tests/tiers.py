@@ -77,8 +77,10 @@ def pytest_runtest_logreport(report):
         SECONDS[tier] += report.duration
 
 
-def pytest_terminal_summary(terminalreporter):
+def pytest_terminal_summary(terminalreporter, config):
+    workers = config.getoption("numprocesses", None) or 1
     for tier, seconds in sorted(SECONDS.items()):
         budget = BUDGET_MIN.get(tier)
         said = f" of {budget * 60} s" if budget else ""
+        said += f", {workers} at a time" if workers > 1 else ""
         terminalreporter.write_line(f"tier {tier}: {seconds:.0f} s{said}")
