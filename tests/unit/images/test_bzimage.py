@@ -39,7 +39,7 @@ def with_size(packed: bytes, size: int = len(KERNEL)) -> bytes:
     "payload",
     [
         with_size(lz4_legacy(KERNEL)),
-        gzip.compress(KERNEL),  # its own last field is the size
+        gzip.compress(KERNEL, mtime=0),  # its own last field is the size
         with_size(lzma.compress(KERNEL)),
         with_size(lzma.compress(KERNEL, format=lzma.FORMAT_ALONE)),
         with_size(bz2.compress(KERNEL)),
