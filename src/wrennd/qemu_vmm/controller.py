@@ -310,6 +310,8 @@ class Controller:
             self.configuration.balloon = balloon.updated(
                 qemu.execute, self.configuration.balloon, update, self._mem_size_mib
             )
+        if isinstance(update, BalloonUpdate):
+            self._device_changed()
 
     def _balloon_statistics(self) -> object:
         with self._running() as qemu:
@@ -322,6 +324,12 @@ class Controller:
     def _patch_drive(self, patch: DrivePatch) -> None:
         with self._running() as qemu:
             drives.patch(qemu.execute, self.configuration.drives, patch)
+        if patch.path_on_host is not None:
+            self._device_changed()
+
+    def _device_changed(self) -> None:
+        assert self._saver is not None, "the phase table lets nothing here before the start"
+        self._saver.device_changed()
 
     def _patch_interface(self, patch: NetworkInterfacePatch) -> None:
         assert self._interfaces is not None, "the phase table lets nothing here before the start"

@@ -22,10 +22,16 @@ class Saver:
         self._qemu, self._accel, self._log = guest, accel, log
         # QEMU gives its state once in a pause; nothing changes it until the guest runs again.
         self._stream = b""
+        self._is_stale = False
 
     def resumed(self) -> None:
         """The guest runs: what was saved of its devices is no longer so."""
         self._stream = b""
+        self._is_stale = False
+
+    def device_changed(self) -> None:
+        """By a request: what was saved in this pause, if anything, is no longer so."""
+        self._is_stale = bool(self._stream)
 
     def create(self, wanted: SnapshotCreate, configuration: Configuration, phase: Phase) -> None:
         """State first, then memory, both synced. Errors: Fault; the guest is as it was, and no
@@ -34,6 +40,12 @@ class Saver:
             raise Fault(
                 f"{Prefix.CREATE_SNAPSHOT}Cannot save the microVM state: Operation not allowed: "
                 "save/restore unavailable while running"
+            )
+        if self._is_stale:
+            raise Fault(
+                f"{Prefix.CREATE_SNAPSHOT}Cannot save the microVM state: Operation not allowed: "
+                "a device was changed since the last snapshot of this pause, and QEMU tells its "
+                "devices' state once in a pause: resume the microVM first"
             )
         self._sync_drives(configuration)
         if not self._stream:

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from leaks import LeakCheck
-from vmm_server import Server
+from vmm_server import Server, is_ours
 from vmm_snapshots import (
     MEM_MIB,
     boot,
@@ -153,6 +153,28 @@ def test_a_diff_that_failed_for_lack_of_space_is_whole_the_next_time(paused, bas
     full = take(paused, tmp_path, "Full", "full")
     merged = overlaid(base.memory.read_bytes(), diff.memory)
     assert differing(merged, full.memory.read_bytes()) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/balloon", {"amount_mib": 1}),
+        ("/drives/told", {"drive_id": "told", "path_on_host": None}),
+    ],
+    ids=["balloon", "drive"],
+)
+def test_a_device_that_is_changed_between_two_of_one_pause(paused, base, tmp_path, path, body):
+    if "path_on_host" in body:
+        body = {**body, "path_on_host": os.fspath(paused.drive)}
+    paused.server.done("PATCH", path, body)
+    response = create(paused.server, tmp_path / "state", tmp_path / "memory", "Diff")
+    if not is_ours():
+        assert response.status == 204
+        return
+    assert "a device was changed since the last snapshot of this pause" in response.fault
+    resume(paused.server)
+    pause(paused.server)
+    take(paused, tmp_path, "Diff", "diff")
 
 
 def test_the_configuration_stays_as_it_was(paused, tmp_path):
