@@ -6,22 +6,27 @@ take is the caller's to say (`timeout_ms`).
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import httpx
 from connectrpc.errors import ConnectError
+from connectrpc.request import RequestContext
 from pyqwest import Client, Headers, Request, Response
 
-from wrennd.control.agent_errors import NotConnected, to_error
+from wrennd.control.agent_errors import NotConnected, late, to_error
+from wrennd.core.errors import Unavailable
 from wrennd.gen.hostagent.hostagent_connect import HostAgentServiceClient
 
 BASE = "http://agent"  # of a Unix socket: it only has to look like a URL
 CONNECT_S = 5.0
+PIECE_S = 60.0
 MAX_CONNECTIONS = 512  # each stream and WebSocket has one
 MAX_MESSAGE_BYTES = 64 << 20  # an exec's output is two times 16 MiB at most
+
+T = TypeVar("T")
 
 
 class AgentClient:
@@ -40,6 +45,26 @@ class AgentClient:
 
     async def close(self) -> None:
         await self._transport.close()
+
+
+async def paced(messages: AsyncIterator[T], seconds: float = PIECE_S) -> AsyncIterator[T]:
+    """The same messages, of which each must come in time. Errors: Unavailable."""
+    async with closing(messages):
+        while True:
+            try:
+                async with asyncio.timeout(seconds):
+                    message = await anext(messages)
+            except StopAsyncIteration:
+                return
+            except TimeoutError:
+                raise Unavailable(f"the host agent sent nothing for {seconds:g} s") from None
+            yield message
+
+
+def closing(messages: AsyncIterator[Any]) -> "aclosing[AsyncGenerator[Any, None]]":
+    """A call's stream that ends with the block: the agent notices. They all are generators."""
+    assert isinstance(messages, AsyncGenerator)
+    return aclosing(messages)
 
 
 class SocketTransport:
@@ -96,8 +121,19 @@ class _Errors:
     async def intercept_unary(
         self, call_next: Callable[[Any, Any], Awaitable[Any]], request: Any, ctx: Any, /
     ) -> Any:
-        with _translated():
-            return await call_next(request, ctx)
+        """The deadline is ours: the library waits by wait_for, which on Python 3.11 swallows a
+        cancellation that comes when the answer is there (python/cpython#86296).
+        """
+        plain = RequestContext(
+            method=ctx.method, http_method=ctx.http_method, request_headers=ctx.request_headers
+        )
+        seconds = None if ctx.timeout_ms is None else ctx.timeout_ms / 1000
+        try:
+            async with asyncio.timeout(seconds):
+                with _translated():
+                    return await call_next(request, plain)
+        except TimeoutError:
+            raise late() from None
 
     async def intercept_client_stream(
         self, call_next: Callable[[Any, Any], Awaitable[Any]], request: Any, ctx: Any, /
@@ -110,11 +146,9 @@ class _Errors:
     ) -> AsyncIterator[Any]:
         with _translated():
             messages = call_next(request, ctx)
-            try:
+            async with closing(messages):
                 async for message in messages:
                     yield message
-            finally:
-                await messages.aclose()  # type: ignore[attr-defined]  # it is a generator
 
 
 @contextmanager

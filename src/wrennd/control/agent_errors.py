@@ -25,12 +25,19 @@ def to_error(error: ConnectError) -> Error:
             return Error.from_wire(
                 {"code": found.code, "message": found.message, "hint": found.hint}
             )
+    if isinstance(error.__cause__, Error):
+        return error.__cause__  # raised by what we were sending
     if isinstance(error.__cause__, NotConnected):
         return Unavailable("the host agent does not answer", hint=HINT, is_unsent=True)
     if error.code is Code.DEADLINE_EXCEEDED:
-        return Unavailable("the host agent has not answered in time", hint=HINT)
+        return late()
     if error.code in (Code.UNAVAILABLE, Code.CANCELED):
         return Unavailable(f"the host agent went away: {error.message}", hint=HINT)
     if error.code in (Code.INVALID_ARGUMENT, Code.RESOURCE_EXHAUSTED):
         return InvalidInput(f"the host agent refused a request: {error.message}")
     return Error(f"the host agent answered {error.code.value}: {error.message}")
+
+
+def late() -> Unavailable:
+    """What was asked for may have been done all the same."""
+    return Unavailable("the host agent has not answered in time", hint=HINT)

@@ -2,13 +2,27 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
 
 from wrennd import control
 from wrennd.control import http_errors, web
 from wrennd.control.agent_client import AgentClient
-from wrennd.control.routes import inside, sandboxes, system
+from wrennd.control.limits import BodyLimit, Counting
+from wrennd.control.routes import (
+    administration,
+    capsules,
+    feed,
+    files,
+    inside,
+    sandboxes,
+    snapshots,
+    streams,
+    system,
+    terminals,
+)
 from wrennd.control.services import Services
 from wrennd.control.settings import Settings
 from wrennd.control.store.database import Database
@@ -35,5 +49,34 @@ def create_app(settings: Settings, database: Database, agent: AgentClient) -> Fa
     app.router.routes.extend(web.routes())
     app.include_router(system.router)
     app.include_router(sandboxes.router)
-    app.include_router(inside.router("/v1/sandboxes", "inside sandboxes"))
+    app.include_router(capsules.router)
+    for prefix, tag in (("/v1/sandboxes", "sandboxes"), ("/v1/capsules", "capsules")):
+        app.include_router(inside.router(prefix, f"inside {tag}"))
+        app.include_router(files.router(prefix, f"files in {tag}"))
+        app.include_router(streams.router(prefix))
+        app.include_router(terminals.router(prefix))
+    for module in (snapshots, administration, feed):
+        app.include_router(module.router)
+    app.add_middleware(BodyLimit, idle_s=settings.bounds.body_s)
+    app.add_middleware(Counting, metrics=services.metrics)
+    app.openapi = lambda: document(app)  # type: ignore[method-assign]  # as FastAPI wants it
     return app
+
+
+def document(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document: FastAPI's, but its 422 is our 400."""
+    if app.openapi_schema is None:
+        found = get_openapi(
+            title=app.title,
+            version=app.version,
+            description=app.description,
+            routes=app.routes,
+            tags=app.openapi_tags,
+        )
+        for path in found["paths"].values():
+            for operation in path.values():
+                operation["responses"].pop("422", None)
+        for name in ("HTTPValidationError", "ValidationError"):
+            found["components"]["schemas"].pop(name, None)
+        app.openapi_schema = found
+    return app.openapi_schema

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Annotated, Any
 
 from fastapi import Depends, Request
 from fastapi.security import APIKeyHeader, HTTPBearer
@@ -20,10 +21,8 @@ USED_EVERY_S = 60.0
 HINT = "send X-API-Key: e2b_..., or Authorization: Bearer e2b_..."
 
 # What the OpenAPI document says about keys; `of_headers` reads them.
-_SCHEMES = (
-    Depends(APIKeyHeader(name="X-API-Key", auto_error=False)),
-    Depends(HTTPBearer(auto_error=False)),
-)
+_HEADER = Depends(APIKeyHeader(name="X-API-Key", auto_error=False))
+_BEARER = Depends(HTTPBearer(auto_error=False))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +84,8 @@ class Authentication:
             if not self._open[caller.key_id]:
                 del self._open[caller.key_id]
 
-    async def revoke(self, project: str, key_id: str) -> None:
-        """Errors: NotFound."""
+    async def revoke(self, project: str | None, key_id: str) -> None:
+        """One of a project; None: of any. Errors: NotFound."""
         await self._database.run(lambda c: keys.revoke(c, project, key_id))
         for event in self._open.get(key_id, ()):
             event.set()
@@ -107,12 +106,11 @@ def _is_form(key: str) -> bool:
     return keys.KEY.fullmatch(key) is not None
 
 
-async def authenticated(request: Request) -> Caller:
+async def authenticated(
+    request: Request, _header: Annotated[Any, _HEADER], _bearer: Annotated[Any, _BEARER]
+) -> Caller:
     """The dependency of routes. Errors: Unauthorized."""
     authentication: Authentication = request.app.state.services.authentication
     caller = await authentication.check(of_headers(request.headers))
     request.state.caller = caller
     return caller
-
-
-SCHEMES = list(_SCHEMES)

@@ -6,6 +6,7 @@ it (`store/templates.py`).
 
 import secrets
 from contextlib import suppress
+from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
@@ -23,6 +24,15 @@ BASE = "base"
 # What the older API calls its default image.
 ALIASES = {"minimal": BASE, "minimal-ubuntu": BASE}
 DELETE_S = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frozen:
+    """What was frozen; row None: that goes on."""
+
+    name: str
+    row: TemplateRow | None
+    done: Done
 
 
 class Templates:
@@ -66,8 +76,8 @@ class Templates:
         ends_paused: bool,
         overwrite: bool,
         key: str = "",
-    ) -> tuple[TemplateRow | None, Done]:
-        """Freeze a sandbox, running or paused, under a name; None: it goes on.
+    ) -> Frozen:
+        """Freeze a sandbox, running or paused, under a name.
 
         Errors: NotFound, WrongState, AlreadyExists, Forbidden (an image's name), the host's.
         """
@@ -80,7 +90,8 @@ class Templates:
             )
             if known != name:
                 made = await operations.database.read(lambda c: templates.find(c, project, known))
-                return made, Done(row=await operations.get(project, sandbox_id))
+                done = Done(row=await operations.get(project, sandbox_id))
+                return Frozen(name=known, row=made, done=done)
         host_name = await self._host_name(project, name, overwrite=overwrite)
         wanted = {RowState.RUNNING, RowState.PAUSED}
         before, row = await operations.claim(project, sandbox_id, wanted, RowState.SNAPSHOTTING)
@@ -105,7 +116,7 @@ class Templates:
             if is_definite(error):
                 await operations.database.run(lambda c: idempotency.release(c, project, name))
             raise
-        return (frozen[0] if frozen else None), done
+        return Frozen(name=name, row=frozen[0] if frozen else None, done=done)
 
     async def _host_name(self, project: str, name: str, *, overwrite: bool) -> str:
         def work(connection: Connection) -> str:

@@ -76,9 +76,11 @@ def list_all(connection: Connection, project: str) -> list[KeyRow]:
     return [KeyRow(**row) for row in connection.execute(query).mappings()]
 
 
-def revoke(connection: Connection, project: str, key_id: str) -> None:
-    """Errors: NotFound. One that is revoked stays so."""
-    is_it = (TABLE.c.id == key_id) & (TABLE.c.project == project)
+def revoke(connection: Connection, project: str | None, key_id: str) -> None:
+    """One of a project; None: of any. One that is revoked stays so. Errors: NotFound."""
+    is_it = TABLE.c.id == key_id
+    if project is not None:
+        is_it &= TABLE.c.project == project
     revoked = func.coalesce(TABLE.c.revoked_ms, now_ms())
     if connection.execute(update(TABLE).where(is_it).values(revoked_ms=revoked)).rowcount == 0:
         raise NotFound(f"there is no key {key_id}", hint="GET /v1/keys lists yours")
