@@ -5,15 +5,23 @@ import typer
 from wrennd.cli import (
     cp,
     create,
+    df,
     doctor,
+    events,
     exec,
+    forward,
     image,
+    key,
     kill,
+    logs,
     ls,
     pause,
     run,
     setup,
+    shell,
     snapshot,
+    template,
+    top,
     up,
     version,
 )
@@ -22,7 +30,7 @@ app = typer.Typer(
     name="wrenn",
     help="Run untrusted code in microVMs on this machine.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -34,15 +42,23 @@ app.command(
 )(run.run)
 app.command("create", help=create.HELP)(create.create)
 app.command("exec", help=exec.HELP)(exec.exec_)
+app.command("shell", help=shell.HELP)(shell.shell)
 app.command("ls", help=ls.HELP)(ls.ls)
 app.command("cp", help=cp.HELP)(cp.cp)
 app.command("pause", help=pause.PAUSE_HELP)(pause.pause)
 app.command("resume", help=pause.RESUME_HELP)(pause.resume)
 app.command("kill", help=kill.HELP)(kill.kill)
+app.command("logs", help=logs.HELP)(logs.logs)
+app.command("forward", help=forward.HELP)(forward.forward)
+app.command("top", help=top.HELP)(top.top)
+app.command("events", help=events.HELP)(events.events)
+app.command("df", help=df.HELP)(df.df)
 app.command("up", help=up.UP_HELP)(up.up)
 app.command("down", help=up.DOWN_HELP)(up.down)
 app.command("setup", help=setup.HELP)(setup.setup)
 app.command("doctor", help=doctor.HELP)(doctor.doctor)
 app.command("version", help=version.HELP)(version.version)
+app.add_typer(key.app, name="key", help=key.HELP)
+app.add_typer(template.app, name="template", help=template.HELP)
 app.add_typer(image.app, name="image", help=image.HELP)
 app.add_typer(snapshot.app, name="snapshot", help=snapshot.HELP)

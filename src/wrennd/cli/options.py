@@ -8,6 +8,7 @@ import typer
 
 from wrennd.core import log
 from wrennd.core.config import Config
+from wrennd.core.errors import Error
 
 DataDir = Annotated[
     Path | None,
@@ -18,13 +19,36 @@ DataDir = Annotated[
         show_default=False,
     ),
 ]
+
+
+def _ids(incomplete: str) -> list[str]:
+    """For a shell that completes: ids that begin so. Whatever is wrong is no help there."""
+    from wrennd.cli import place
+
+    try:
+        found = place.listed(Config.from_environ())
+    except Error:
+        return []
+    return [box.id for box in found if box.id.startswith(incomplete)]
+
+
 SandboxId = Annotated[
     str,
-    typer.Argument(metavar="ID", help="Its id, or the beginning of it.", show_default=False),
+    typer.Argument(
+        metavar="ID",
+        help="Its id, or the beginning of it.",
+        show_default=False,
+        autocompletion=_ids,
+    ),
 ]
 SandboxIds = Annotated[
     list[str],
-    typer.Argument(metavar="ID...", help="Their ids, or beginnings.", show_default=False),
+    typer.Argument(
+        metavar="ID...",
+        help="Their ids, or beginnings.",
+        show_default=False,
+        autocompletion=_ids,
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 

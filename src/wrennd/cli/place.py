@@ -47,6 +47,13 @@ def required_server(config: Config) -> Client:
     return found
 
 
+def required_sandboxes(config: Config) -> ServerSandboxes:
+    """As `required_server`, with its sandboxes."""
+    from wrennd.client.sandboxes import ServerSandboxes
+
+    return ServerSandboxes(required_server(config))
+
+
 def making(config: Config, report: Report) -> AbstractContextManager[Sandboxes]:
     """To make sandboxes."""
     return _served(config) or standalone.making(config, report)

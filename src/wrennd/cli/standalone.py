@@ -63,6 +63,16 @@ def templates(config: Config) -> list[ListedTemplate]:
     return listed(config)
 
 
+def console(config: Config, sandbox_id: str) -> Path:
+    """The file that a sandbox's console is written to, or what was kept of it.
+
+    Errors: NotFound, WrongState when there is none.
+    """
+    from wrennd.host.local import console
+
+    return console(config, sandbox_id)
+
+
 def setup(config: Config, *, force: bool, report: Report) -> None:
     from wrennd.host.administer import setup
 

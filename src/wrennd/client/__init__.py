@@ -9,30 +9,21 @@ What a method asks for is written once, in `calls` and `flows`; the two clients 
 Errors are those of `wrennd.core.errors`, by their code.
 """
 
-from wrennd.client.awaiting import AsyncClient
-from wrennd.client.blocking import Client
-from wrennd.client.values import (
-    Event,
-    ExecResult,
-    FileEntry,
-    Host,
-    Key,
-    Page,
-    Process,
-    Sandbox,
-    Template,
-)
+import importlib
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "AsyncClient",
-    "Client",
-    "Event",
-    "ExecResult",
-    "FileEntry",
-    "Host",
-    "Key",
-    "Page",
-    "Process",
-    "Sandbox",
-    "Template",
-]
+if TYPE_CHECKING:
+    from wrennd.client.awaiting import AsyncClient
+    from wrennd.client.blocking import Client
+
+__all__ = ["AsyncClient", "Client"]
+_MODULES = {"AsyncClient": "awaiting", "Client": "blocking"}
+
+
+def __getattr__(name: str) -> type:
+    """Imported when asked for: values of this package are used where httpx is not wanted."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{_MODULES[name]}")
+    found: type = getattr(module, name)
+    return found

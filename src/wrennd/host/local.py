@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 from wrennd.core.config import Config
 from wrennd.core.deadline import Deadline
@@ -75,6 +76,21 @@ def listed(config: Config) -> list[Listed]:
     """All sandboxes; looking makes no data directory."""
     require_root()
     return [] if Layout.find(config.data_dir) is None else existing(config).list()
+
+
+def console(config: Config, sandbox_id: str) -> Path:
+    """The file that its console is written to; of one in error, what was kept of it.
+
+    Errors: NotFound, WrongState when there is none.
+    """
+    here = existing(config)
+    paths = here.layout.sandbox(here.match(sandbox_id))
+    for found in (paths.console, paths.last_console):
+        if found.exists():
+            return found
+    raise WrongState(
+        f"sandbox {paths.data.name} has no console now", hint="only one that runs, or failed, has"
+    )
 
 
 class LocalSandboxes:

@@ -1,0 +1,55 @@
+"""`wrenn forward`: a port of a sandbox as a port of this machine. Needs no DNS."""
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wrennd.cli import place
+from wrennd.cli.options import DataDir, SandboxId, configured
+from wrennd.core.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from wrennd.client.forwarding import Forwarding
+
+HELP = "Make a port of a sandbox a port of this machine, until Ctrl-C (needs the server)."
+
+
+def forward(
+    sandbox_id: SandboxId,
+    port: Annotated[int, typer.Argument(metavar="PORT", min=1, max=65535)],
+    local_port: Annotated[
+        int | None,
+        typer.Argument(
+            metavar="LOCAL",
+            min=0,
+            max=65535,
+            help="Ours; default: the same; 0: any.",
+            show_default=False,
+        ),
+    ] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Any protocol where the server is this machine's; HTTP and WebSocket where it is another's."""
+    from wrennd.client.forwarding import Forwarding
+
+    sandboxes = place.required_sandboxes(configured(data_dir))
+    with sandboxes.connect(sandbox_id) as box:
+        found = sandboxes.client.get(box.id)
+    way = Forwarding(sandboxes.client.server, found.id, found.address, port)
+    wanted = port if local_port is None else local_port
+    try:
+        asyncio.run(_serve(way, wanted))
+    except OSError as error:
+        raise InvalidInput(
+            f"port {wanted} of this machine can't be used: {error.strerror}",
+            hint="give another one behind it: wrenn forward ID PORT LOCAL",
+        ) from error
+
+
+async def _serve(way: "Forwarding", local_port: int) -> None:
+    server = await asyncio.start_server(way.accepted, "127.0.0.1", local_port)
+    host, number = server.sockets[0].getsockname()
+    print(f"http://{host}:{number} leads to port {way.port} of {way.sandbox_id}", flush=True)
+    async with server:
+        await server.serve_forever()

@@ -1,0 +1,63 @@
+"""`wrenn key`: API keys of a server."""
+
+import dataclasses
+import json
+from datetime import datetime
+from typing import Annotated
+
+import typer
+
+from wrennd.cli import place, tables
+from wrennd.cli.options import DataDir, Json, configured
+from wrennd.client.values import Key
+
+HELP = "Make, list and revoke API keys (needs the server)."
+COLUMNS = ("ID", "NAME", "PROJECT", "BEGINS WITH", "CREATED", "LAST USED", "REVOKED")
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.callback()
+def key() -> None:
+    """Make, list and revoke API keys (needs the server)."""
+
+
+@app.command("create")
+def create(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What it is for.")],
+    project: Annotated[
+        str, typer.Option(metavar="NAME", help="Whose sandboxes it sees; default: ours.")
+    ] = "",
+    as_json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Make a key and print it: it can't be shown again."""
+    made = place.required_server(configured(data_dir)).create_key(name, project=project)
+    print(json.dumps(dataclasses.asdict(made), default=str) if as_json else made.key)
+
+
+@app.command("ls")
+def ls(as_json: Json = False, data_dir: DataDir = None) -> None:
+    """List keys, revoked ones too."""
+    found = place.required_server(configured(data_dir)).keys()
+    if as_json:
+        print(json.dumps({"keys": [dataclasses.asdict(each) for each in found]}, default=str))
+        return
+    tables.show(COLUMNS, (_row(each) for each in found))
+
+
+@app.command("revoke")
+def revoke(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="As wrenn key ls shows it.")],
+    data_dir: DataDir = None,
+) -> None:
+    """From now on nobody is let in by it; its open streams end."""
+    place.required_server(configured(data_dir)).revoke_key(key_id)
+
+
+def _row(found: Key) -> tuple[str, ...]:
+    times = (found.created_at, found.last_used_at, found.revoked_at)
+    return (found.id, found.name, found.project, found.prefix, *map(_time, times))
+
+
+def _time(at: datetime | None) -> str:
+    return "" if at is None else at.astimezone().strftime("%Y-%m-%d %H:%M")
