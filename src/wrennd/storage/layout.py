@@ -154,6 +154,11 @@ class Layout:
         return self.data_dir / "agent.lock"
 
     @property
+    def departures(self) -> Path:
+        """What the host agent tells of sandboxes that ended by themselves."""
+        return self.data_dir / "departures.json"
+
+    @property
     def loops_lock(self) -> Path:
         """Held while the loop device of a base is looked for, or made."""
         return self.data_dir / "loops.lock"

@@ -15,12 +15,14 @@ from wrennd.gen.hostagent.hostagent_pb import (
     Expiry,
     FileEntry,
     GetSandboxMetricsResponse,
+    Gone,
     Phase,
     Sandbox,
     Template,
 )
 from wrennd.host.agent.admission import Used
 from wrennd.host.agent.catalogue import Seen, Unreadable
+from wrennd.host.agent.departures import Departure
 from wrennd.host.agent.measuring import Point
 from wrennd.host.envd_files import Entry, Kind
 from wrennd.host.record import Owner
@@ -148,6 +150,10 @@ def image(found: Image) -> Template:
         size_bytes=found.used_bytes,
         created_unix_ms=unix_ms(found.created),
     )
+
+
+def gone(found: Departure) -> Gone:
+    return Gone(id=found.id, cause=found.cause, unix_ms=found.unix_ms)
 
 
 def point(found: Point) -> GetSandboxMetricsResponse.Point:

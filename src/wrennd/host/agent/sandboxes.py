@@ -6,7 +6,7 @@ Plain synchronous code over `host/local.py`; every method may be called from any
 import contextlib
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from wrennd.core.errors import AlreadyExists, Error, NotFound
@@ -21,6 +21,7 @@ from wrennd.host import templates
 from wrennd.host.agent.activity import Activity, now_ms
 from wrennd.host.agent.admission import Admission, Room, room_for
 from wrennd.host.agent.catalogue import Catalogue, Seen
+from wrennd.host.agent.departures import Departures
 from wrennd.host.lifecycle import Lifecycle
 from wrennd.host.local import LocalSandboxes, locked
 from wrennd.host.local_snapshots import LocalSnapshots
@@ -50,6 +51,7 @@ class Sandboxes:
         catalogue: Catalogue,
         admission: Admission,
         activity: Activity,
+        departures: Departures,
         overlay: str,
     ) -> None:
         self._local = local
@@ -57,6 +59,7 @@ class Sandboxes:
         self._catalogue = catalogue
         self._admission = admission
         self._activity = activity
+        self._departures = departures
         self._overlay = overlay
         self._snapshots = LocalSnapshots(local)
 
@@ -125,12 +128,17 @@ class Sandboxes:
         paths = self._layout.sandbox(check_sandbox_id(sandbox_id))
         if not paths.data.exists():
             return False, timings
-        with bind(sandbox=sandbox_id), timings.phase("destroy"):
+        with bind(sandbox=sandbox_id), timings.phase("destroy"), ExitStack() as undo:
+            undo.callback(self._departures.forget, sandbox_id)
+            if terms.cause:
+                self._departures.add(sandbox_id, terms.cause)
             try:
                 self._local.kill(sandbox_id, terms)
             except NotFound:
                 return False, timings
             self._activity.forget(sandbox_id)
+            if terms.cause:
+                undo.pop_all()
         return True, timings
 
     def set_expiry(self, sandbox_id: str, terms: Terms, expiry: Expiry) -> Seen:
@@ -175,7 +183,7 @@ class Sandboxes:
     @contextmanager
     def _operation(self, sandbox_id: str, terms: Terms, timings: Timings) -> Iterator[Journal]:
         """The sandbox with exactly this id, for us alone. Its beginning is not enough here."""
-        with bind(sandbox=check_sandbox_id(sandbox_id)), contextlib.ExitStack() as held:
+        with bind(sandbox=check_sandbox_id(sandbox_id)), ExitStack() as held:
             with timings.phase("lock"):
                 journal = held.enter_context(self._local.operation(sandbox_id, terms))
             yield journal

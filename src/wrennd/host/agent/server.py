@@ -15,10 +15,12 @@ import uvicorn
 from wrennd.core.deadline import Deadline
 from wrennd.core.errors import AlreadyExists
 from wrennd.gen.hostagent.hostagent_connect import HostAgentServiceASGIApplication
+from wrennd.host import record
 from wrennd.host.agent import peers
 from wrennd.host.agent.activity import Activity
 from wrennd.host.agent.admission import Admission
 from wrennd.host.agent.catalogue import Catalogue
+from wrennd.host.agent.departures import Departures
 from wrennd.host.agent.errors import Translating
 from wrennd.host.agent.expiry import ExpiryLoop
 from wrennd.host.agent.facts import HostFacts
@@ -47,15 +49,24 @@ def run(options: Options) -> None:
     """Serve until SIGTERM or SIGINT. Errors: AlreadyExists when an agent serves this already."""
     local = LocalSandboxes(options.config, log.info, settles=False)
     with _alone(local.layout):
-        changed = reclaim(local.layout, local.network)
-        log.info("adopted what lives", extra={"settled": len(changed)})
+        departures = Departures(local.layout.departures)
+        _settle_all(local, departures)
         with peers.listening(options.socket) as listener:
-            left = asyncio.run(Agent(options, local).serve(listener))
+            left = asyncio.run(Agent(options, local, departures).serve(listener))
     if left:
         # Their threads can't be ended; what they do is finished or undone by the next start.
         log.warning("ended with operations running", extra={"operations": left})
         sys.stderr.flush()
         os._exit(0)
+
+
+def _settle_all(local: LocalSandboxes, departures: Departures) -> None:
+    """Finish or undo what was half done, remove what belongs to nothing; the rest lives on."""
+    changed = reclaim(local.layout, local.network)
+    for sandbox_id in changed:
+        if not local.layout.sandbox(sandbox_id).data.exists():
+            departures.add(sandbox_id, record.RECLAIM)
+    log.info("adopted what lives", extra={"settled": len(changed)})
 
 
 @contextmanager
@@ -84,7 +95,7 @@ class _Server(uvicorn.Server):
 class Agent:
     """All parts of one agent, and what runs beside its calls."""
 
-    def __init__(self, options: Options, local: LocalSandboxes) -> None:
+    def __init__(self, options: Options, local: LocalSandboxes, departures: Departures) -> None:
         self._options = options
         self._local = local
         layout = local.layout
@@ -96,7 +107,8 @@ class Agent:
             facts=HostFacts(options.config, layout),
             catalogue=catalogue,
             admission=admission,
-            sandboxes=Sandboxes(local, catalogue, admission, activity, overlay),
+            departures=departures,
+            sandboxes=Sandboxes(local, catalogue, admission, activity, departures, overlay),
             processes=Processes(guests),
             files=Files(guests),
             activity=activity,
@@ -104,7 +116,7 @@ class Agent:
             operations=Operations(),
             streams=Streams(),
         )
-        self._watch = Watch(catalogue, self._settle)
+        self._watch = Watch(layout, catalogue, self._settle)
         self._expiry = ExpiryLoop(
             catalogue, activity, guests, self._parts.sandboxes, self._parts.operations
         )

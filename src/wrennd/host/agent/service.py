@@ -18,6 +18,7 @@ from wrennd.host.agent import messages
 from wrennd.host.agent.activity import Activity
 from wrennd.host.agent.admission import Admission
 from wrennd.host.agent.catalogue import Catalogue, Seen
+from wrennd.host.agent.departures import Departures
 from wrennd.host.agent.facts import HostFacts
 from wrennd.host.agent.files import CHUNKS, Files
 from wrennd.host.agent.measuring import Measuring
@@ -49,6 +50,7 @@ class Parts:
 
     facts: HostFacts
     catalogue: Catalogue
+    departures: Departures
     admission: Admission
     sandboxes: Sandboxes
     processes: Processes
@@ -84,9 +86,12 @@ class Service(HostAgentService):
         self, _request: pb.ListSandboxesRequest, _ctx: Context
     ) -> pb.ListSandboxesResponse:
         def work() -> pb.ListSandboxesResponse:
+            found = self._parts.catalogue.all()
+            departed = self._parts.departures.all({seen.id for seen in found})
             return pb.ListSandboxesResponse(
                 installation=self._parts.facts.installation,
-                sandboxes=[self._sandbox(seen) for seen in self._parts.catalogue.all()],
+                sandboxes=[self._sandbox(seen) for seen in found],
+                gone=[messages.gone(one) for one in departed],
             )
 
         return await self._call(work)

@@ -1,4 +1,5 @@
-"""Notices when a VMM or a pager ends by itself: its sandbox is in error then, with the reason.
+"""Notices when a VMM or a pager ends by itself, or a disk is about to: its sandbox is in error
+then, with the reason.
 
 For the loop's thread. What runs is looked for again and again, since the command line makes, pauses
 and destroys sandboxes beside the agent.
@@ -10,9 +11,11 @@ import os
 from collections.abc import Awaitable, Callable
 
 from wrennd.core.states import State
+from wrennd.host import disk_watch
 from wrennd.host.agent.catalogue import Catalogue
 from wrennd.host.record import Record
 from wrennd.linux.process import is_alive
+from wrennd.storage.layout import Layout
 
 LOOK_S = 2.0
 Process = tuple[int, int]  # pid and start time
@@ -21,7 +24,10 @@ Process = tuple[int, int]  # pid and start time
 class Watch:
     """The processes of everything that runs. `settle` is called for a sandbox that lost one."""
 
-    def __init__(self, catalogue: Catalogue, settle: Callable[[str], Awaitable[None]]) -> None:
+    def __init__(
+        self, layout: Layout, catalogue: Catalogue, settle: Callable[[str], Awaitable[None]]
+    ) -> None:
+        self._layout = layout
         self._catalogue = catalogue
         self._settle = settle
         self._watched: dict[Process, tuple[int, str]] = {}
@@ -44,17 +50,24 @@ class Watch:
 
     async def _look(self) -> None:
         """Watch what runs and is not watched yet; forget the rest."""
-        records = await asyncio.to_thread(self._catalogue.records)
-        running = {
-            process: found.id
-            for found in records
-            if found.state is State.RUNNING
-            for process in _processes(found)
-        }
+        records, in_trouble = await asyncio.to_thread(self._see)
+        for sandbox_id in in_trouble:
+            self._ended.put_nowait(sandbox_id)
+        running = {process: found.id for found in records for process in _processes(found)}
         for gone in self._watched.keys() - running.keys():
             self._drop(gone)
         for process in running.keys() - self._watched.keys():
             self._add(process, running[process])
+
+    def _see(self) -> tuple[list[Record], list[str]]:
+        """What runs, and what of it must not go on writing to its disk."""
+        running = [one for one in self._catalogue.records() if one.state is State.RUNNING]
+        disks = {one.id: self._layout.sandbox(one.id).disk for one in running}
+        return running, [
+            sandbox_id
+            for sandbox_id, disk in disks.items()
+            if disk_watch.trouble_of(self._layout, disk)
+        ]
 
     def _add(self, process: Process, sandbox_id: str) -> None:
         try:
