@@ -113,12 +113,21 @@ def _absent(row: SandboxRow, report: Report) -> Action | None:
         return None
     if row.state is RowState.DESTROYING:
         return Move(row=row, to=RowState.STOPPED, changes=gone)
+    if _has_expired(row, report.now_ms):
+        changes = {**gone, "cause": "expiry"}
+        return Move(row=row, to=RowState.STOPPED, changes=changes, reason="expiry")
     if row.state is RowState.STARTING and row.host_revision == 0:
         if report.now_ms - row.updated_ms < report.grace_ms:
             return None
         changes = {**gone, "error": NEVER_MADE}
         return Move(row=row, to=RowState.STOPPED, changes=changes, reason=NEVER_MADE)
     return Move(row=row, to=RowState.MISSING, changes={**gone, "error": GONE}, reason=GONE)
+
+
+def _has_expired(row: SandboxRow, now_ms: int) -> bool:
+    """Whether its host destroyed it because its time had come: it only says what it still has."""
+    is_over = row.expires_ms is not None and row.expires_ms <= now_ms
+    return row.state is RowState.RUNNING and row.expiry.action == "destroy" and is_over
 
 
 def _unknown(sandbox: pb.Sandbox, report: Report) -> Action | None:
