@@ -173,7 +173,7 @@ async function deleteTemplate(name) {
 // Questions
 
 function asked(dialog) {
-  dialog.returnValue = "";
+  dialog.returnValue = ""; // what Escape leaves
   dialog.showModal();
   return new Promise((resolve) => {
     dialog.addEventListener("close", () => resolve(dialog.returnValue), { once: true });
@@ -214,6 +214,9 @@ function pressedInCommand(event) {
   exec.recall(event.key === "ArrowUp" ? -1 : 1);
 }
 
+for (const button of document.querySelectorAll("button.cancel")) {
+  button.addEventListener("click", () => button.closest("dialog").close(""));
+}
 byId("login-form").addEventListener("submit", (event) => {
   event.preventDefault();
   logIn(byId("key").value.trim());

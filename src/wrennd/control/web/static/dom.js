@@ -44,12 +44,14 @@ export function ms(value) {
   return `${value >= 10 ? Math.round(value) : value.toFixed(1)} ms`;
 }
 
-export function age(time) {
+export function since(time) {
   const seconds = Math.max(0, (Date.now() - Date.parse(time)) / 1000);
-  if (seconds < 60) return `${Math.floor(seconds)} s ago`;
-  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ago`;
-  if (seconds < 86400) return `${Math.floor(seconds / 3600)} h ago`;
-  return `${Math.floor(seconds / 86400)} d ago`;
+  if (seconds < 60) return `${Math.floor(seconds)} s`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min`;
+  if (seconds < 86400) return `${Math.floor(seconds / 3600)} h`;
+  return `${Math.floor(seconds / 86400)} d`;
 }
+
+export const age = (time) => `${since(time)} ago`;
 
 export const short = (sandboxId) => sandboxId.slice(0, 8);

@@ -1,7 +1,7 @@
 // The sandboxes: what the server has, which one is chosen, and how both are drawn.
 
 import { call } from "./api.js";
-import { age, byId, bytes, chip, isPassing, make, say } from "./dom.js";
+import { age, byId, bytes, chip, isPassing, make, say, since } from "./dom.js";
 
 const rows = new Map();
 let known = [];
@@ -78,7 +78,7 @@ function draw() {
   known.forEach((box, index) => {
     const row = rows.get(box.id) ?? newRow(box.id);
     if (list.children[index] !== row.element) list.insertBefore(row.element, list.children[index] ?? null);
-    say(row.about, `${box.template} · ${box.vcpus} vCPU · ${box.memory_mib} MiB · ${age(box.created_at)}`);
+    say(row.about, `${box.template} · ${box.vcpus} vCPU · ${box.memory_mib} MiB · ${since(box.created_at)}`);
     chip(row.chip, box.state);
     row.button.setAttribute("aria-current", String(box.id === chosenId));
   });
