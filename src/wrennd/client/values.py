@@ -160,12 +160,13 @@ class FileEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class Template:
-    """What sandboxes are made from: a base image, or a snapshot."""
+    """What sandboxes are made from: a base image, or a snapshot. vcpus, memory_mib: those that a
+    snapshot was frozen with; None for an image."""
 
     name: str
     kind: str
-    vcpus: int = 0
-    memory_mib: int = 0
+    vcpus: int | None = None
+    memory_mib: int | None = None
     size_bytes: int = 0
     created_at: datetime | None = None
     tier: str = ""

@@ -25,7 +25,8 @@ class HealthShape(BaseModel):
 
 @router.get("/health", responses={503: {"model": HealthShape}})
 async def health(services: ServicesOf, response: Response) -> HealthShape:
-    """Ready: the database takes transactions, and the host answers."""
+    """Ready: the database takes transactions, the host answers, and what it said was compared with
+    the database once."""
     database, host = await asyncio.gather(_database(services), _host(services))
     is_ready = database and host
     response.status_code = 200 if is_ready else 503
@@ -46,6 +47,8 @@ async def _database(services: Services) -> bool:
 
 
 async def _host(services: Services) -> bool:
+    if not services.reconciler.has_compared:
+        return False
     try:
         await services.agent.rpc.get_host(pb.GetHostRequest(), timeout_ms=ASK_S * 1000)
     except Error:
