@@ -1,4 +1,4 @@
-"""The real server, `wrenn up`, of the tests' data directory: started, killed in parts, started anew.
+"""The real server, `wrenn up`, of the tests' data directory: started, killed in parts, begun anew.
 
 The control plane's own directory and the run directory's rest go at the end; sandboxes are whoever
 made them's to destroy.

@@ -7,8 +7,8 @@ is never lost.
 
 import contextlib
 import random
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 import pytest
@@ -47,6 +47,9 @@ class Storm:
         self.model = Model()
         self.count: dict[str, int] = {}
         self.kills = 0
+        # What was asked to go, and what templates were asked to be: it may have come to be so.
+        self.doomed: set[str] = set()
+        self.offered: dict[str, Files] = {}
 
     def one(self) -> None:
         kind, act = self.chance.choice(self.possible())
@@ -81,31 +84,19 @@ class Storm:
 
     def under_fire(self, act: Callable[[], None]) -> None:
         """Something of the server is killed while it is done. An error is then no surprise."""
-        failed: list[BaseException] = []
-
-        def attempt() -> None:
-            try:
-                act()
-            except Error:
-                pass
-            except BaseException as error:  # told below, by the test's own thread
-                failed.append(error)
-
-        thread = threading.Thread(target=attempt)
-        delay_s = self.chance.uniform(0, 1.5)
-        thread.start()
-        thread.join(delay_s)
-        self.kills += 1
-        parts = self.chance.choice(WHAT_MAY_DIE)
-        self.server.kill(*parts)
-        if "wrenn up" in parts:
-            self.server.start()
-        else:
-            self.server.wait_ready()
-        thread.join(SETTLE_S)
-        assert not thread.is_alive(), "an operation never came back"
-        if failed:
-            raise failed[0]
+        parts, delay_s = self.chance.choice(WHAT_MAY_DIE), self.chance.uniform(0, 1.5)
+        with ThreadPoolExecutor(1) as pool:
+            done = pool.submit(act)
+            wait((done,), timeout=delay_s)
+            self.kills += 1
+            self.server.kill(*parts)
+            if "wrenn up" in parts:
+                self.server.start()
+            else:
+                self.server.wait_ready()
+            error = done.exception(SETTLE_S)
+        if error is not None and not isinstance(error, Error):
+            raise error
         self.learn()
 
     def learn(self) -> None:
@@ -139,10 +130,6 @@ class Storm:
         wait_until(is_quiet, "all operations to end", SETTLE_S)
         return found
 
-    # What was asked to go, and of what templates were asked to be: they may have come to be.
-    doomed: set[str]
-    offered: dict[str, Files]
-
     def create(self) -> None:
         name = self.chance.choice(["busybox", *sorted(self.model.templates)])
         box = self.client.create(name, **({"memory_mib": 128} if name == "busybox" else {}))
@@ -150,7 +137,7 @@ class Storm:
         self.model.files[box.id] = dict(self.model.templates.get(name, {}))
 
     def write(self, box: str) -> None:
-        """The host renames a file that is complete: it is the old one or the new one, never less."""
+        """A file that is complete is renamed: it is the old one or the new one, never less."""
         path, content = f"/root/{self.chance.randrange(5)}", self.chance.randbytes(5000)
         before = self.model.files[box].get(path)
         self.model.files[box][path] = content
@@ -227,7 +214,6 @@ def test_nothing_is_lost_in_a_storm(layout, tmp_path):
     check.watch(layout.installation, layout.sandboxes, layout.templates)
     with serving(layout, tmp_path / "log") as server:
         storm = Storm(server, random.Random(SEED))
-        storm.doomed, storm.offered = set(), {}
         with contextlib.closing(storm.client):
             for _ in range(OPERATIONS):
                 storm.one()
