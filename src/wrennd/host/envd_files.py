@@ -17,9 +17,11 @@ from urllib.parse import urlencode
 from wrennd.core.deadline import Deadline
 from wrennd.core.errors import GuestFailed
 from wrennd.host import envd_wire
-from wrennd.host.envd_wire import READ_BYTES, Peer, Reply, Wire, check_reply
+from wrennd.host.envd_wire import READ_BYTES, Peer, Reply, Wire, check_reply, understanding
 
 if TYPE_CHECKING:
+    from protobuf.wkt import Timestamp
+
     from wrennd.gen.envd.filesystem_connect import FilesystemClientSync
     from wrennd.gen.envd.filesystem_pb import EntryInfo
     from wrennd.host.envd_rpc import Call
@@ -162,7 +164,11 @@ class GuestFiles:
 def _entry(found: "EntryInfo | None") -> Entry:
     if found is None or found.modified_time is None:
         raise GuestFailed("the guest agent's answer has no entry")
-    moment = found.modified_time
+    with understanding("entry"):
+        return _understood(found, found.modified_time)
+
+
+def _understood(found: "EntryInfo", moment: "Timestamp") -> Entry:
     return Entry(
         path=found.path,
         name=found.name,

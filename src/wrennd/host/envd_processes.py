@@ -34,6 +34,8 @@ from wrennd.gen.envd.process_pb import (
 from wrennd.host.envd_rpc import SIGNALLED, Call, pty_of, stream_headers, translated
 
 CALL_S = 30.0
+# Until a process that was started, or joined, says so.
+BEGIN_S = 60.0
 # What a process has not taken by then it won't: it doesn't read.
 INPUT_S = 60.0
 MAX_PID = 1 << 31
@@ -104,8 +106,8 @@ class GuestProcesses:
     ) -> Iterator["Events"]:
         """Start a process; its events, the first one a Started, then data, last an Ended.
 
-        Leaving the block drops the connection, not the process; that may be done from another
-        thread by `cancel` of what is yielded. Errors: as of `EnvdClient.start`.
+        Leaving the block drops the connection, not the process. Errors, with the first event: as
+        of `EnvdClient.start`.
         """
         request = StartRequest(
             process=ProcessConfig(
@@ -121,7 +123,7 @@ class GuestProcesses:
         headers = stream_headers(command.user)
         if limit_s is not None:
             headers["connect-timeout-ms"] = str(max(1, round(limit_s * 1000)))
-        call = self._call(None)
+        call = self._call(Deadline.after(BEGIN_S))
         try:
             yield Events(call, call.process.start(request, headers=headers), starts=True)
         finally:
@@ -130,7 +132,7 @@ class GuestProcesses:
     @contextmanager
     def connect(self, name: Name) -> Iterator["Events"]:
         """Join a process, as `start`: from now on."""
-        call = self._call(None)
+        call = self._call(Deadline.after(BEGIN_S))
         request = ConnectRequest(process=_selector(name))
         try:
             yield Events(call, call.process.connect(request, headers=stream_headers("")))
@@ -202,8 +204,10 @@ class Events:
             if response is None:
                 raise StopIteration
             event = _event(response.event)
-            if event is not None:
+            if isinstance(event, Started):
                 self._is_starting = False
+                self._call.lift_deadline()
+            if event is not None:
                 return event
 
     def cancel(self) -> None:

@@ -254,6 +254,12 @@ class Call:
 
         return FilesystemClientSync(BASE, http_client=SyncClient(self), **_PLAIN_JSON)
 
+    def lift_deadline(self) -> None:
+        """What was asked for has begun; how long it goes on is not ours to say."""
+        self._deadline = None
+        if self._wire is not None:
+            self._wire.deadline = None
+
     def cancel(self) -> None:
         self._is_cancelled = True
         if self._wire is not None:

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from wrennd.core.errors import AlreadyExists, NotFound
+from wrennd.core.errors import AlreadyExists, NotFound, WrongState
 from wrennd.core.ids import check_name, new_sandbox_id
 from wrennd.images import recipe
 from wrennd.linux import files
@@ -134,8 +134,13 @@ def _share_flat(layout: Layout, snapshot: Snapshot, directory: Path, facts: Fact
 
 
 def share(layout: Layout, template: Template, directory: Path) -> Snapshot:
-    """Links of a template's files for a sandbox. Errors: NotFound, SnapshotBroken, NoCapacity."""
+    """Links of a template's files for a sandbox.
+
+    Errors: NotFound; WrongState when the name means another one by now; SnapshotBroken, NoCapacity.
+    """
     with lock(layout):
+        if get(layout, template.name) != template:
+            raise WrongState(f"template {template.name!r} was just replaced", hint="try again")
         return store.share(open_snapshot(template.directory), directory)
 
 

@@ -28,9 +28,12 @@ class Departures:
     """Those of one installation. What is written down before the end stands for nothing until the
     sandbox is gone."""
 
-    def __init__(self, path: Path, clock_ms: Callable[[], int] = now_ms) -> None:
+    def __init__(
+        self, path: Path, clock_ms: Callable[[], int] = now_ms, *, most: int = MAX
+    ) -> None:
         self._path = path
         self._clock_ms = clock_ms
+        self._most = most
         # Guards both the file and what is in it.
         self._lock = threading.Lock()
         self._kept = _read(path)
@@ -41,7 +44,7 @@ class Departures:
             self._kept.pop(sandbox_id, None)
             self._kept[sandbox_id] = Departure(id=sandbox_id, cause=cause, unix_ms=now)
             young = [one for one in self._kept.values() if now - one.unix_ms < KEPT_MS]
-            self._kept = {one.id: one for one in young[-MAX:]}
+            self._kept = {one.id: one for one in young[-self._most :]}
             self._write()
 
     def forget(self, sandbox_id: str) -> None:

@@ -49,7 +49,7 @@ class ExpiryLoop:
         """Until it is cancelled. Operations that were begun run to their end."""
         async with asyncio.TaskGroup() as group:
             while True:
-                for found in await self._operations.call(self._due):
+                for found in await self._operations.call(self._due, Kind.LOOKS):
                     if found.id not in self._running:
                         self._running[found.id] = group.create_task(self._expire(found))
                 await asyncio.sleep(LOOK_S)

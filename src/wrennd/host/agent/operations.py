@@ -24,19 +24,22 @@ _CPUS = os.cpu_count() or 1
 
 class Kind(StrEnum):
     """STARTS make VMs, STOPS write snapshots: more at once than there are CPUs for makes each of
-    them slower, and lets deadlines pass. CALLS wait for guests and read records."""
+    them slower, and lets deadlines pass. ENDS may wait for others to be done, CALLS for guests;
+    LOOKS wait for nobody."""
 
     STARTS = "starts"
     STOPS = "stops"
     ENDS = "ends"
     CALLS = "calls"
+    LOOKS = "looks"
 
 
 WORKERS = {
     Kind.STARTS: max(4, 2 * _CPUS),
     Kind.STOPS: max(4, 2 * _CPUS),
-    Kind.ENDS: 8,
+    Kind.ENDS: 32,
     Kind.CALLS: 64,
+    Kind.LOOKS: 8,
 }
 
 
@@ -66,9 +69,9 @@ class Operations:
             for kind, count in WORKERS.items()
         }
 
-    async def call(self, work: Callable[[], T]) -> T:
+    async def call(self, work: Callable[[], T], kind: Kind = Kind.CALLS) -> T:
         """Something short, in a thread; a caller that leaves does not stop it."""
-        return await asyncio.get_running_loop().run_in_executor(self._pools[Kind.CALLS], work)
+        return await asyncio.get_running_loop().run_in_executor(self._pools[kind], work)
 
     async def run(self, wanted: Wanted, work: Callable[[], T]) -> T:
         """An operation, or the answer of the one that had its key.

@@ -94,8 +94,7 @@ class Processes:
         with self._of(sandbox_id) as processes:
             limit_s = timeout_s or EXEC_S
             with processes.start(command, limit_s=limit_s) as events:
-                outlet.on_leave(events.cancel)
-                run.follow(processes, events)
+                run.follow(processes, events, outlet)
         outlet.send(
             ExecResponse(
                 stdout=bytes(run.stdout),
@@ -187,11 +186,16 @@ class _Run:
     _pid: int = 0
     _has_ended: bool = False
 
-    def follow(self, processes: GuestProcesses, events: Events) -> None:
+    def follow(
+        self, processes: GuestProcesses, events: Events, outlet: Outlet[ExecResponse]
+    ) -> None:
         """To the end. Whatever else happens, the command does not go on."""
         with contextlib.ExitStack() as fed:
             try:
                 for event in events:
+                    if isinstance(event, Started):
+                        # Not before: a command whose pid is not known could not be ended.
+                        outlet.on_leave(events.cancel)
                     self._take(event, processes, fed)
                 if not self._has_ended:
                     raise GuestFailed("the guest agent did not say how the command ended")
@@ -249,13 +253,14 @@ def _forward(
     kills: bool = False,
 ) -> None:
     """All events until the end. kills: end the process when that is not reached."""
-    outlet.on_leave(events.cancel)
     pid = 0
     has_ended = False
     try:
         for event in events:
             if isinstance(event, Started):
                 pid = event.pid
+                # Not before: a command whose pid is not known could not be ended.
+                outlet.on_leave(events.cancel)
             has_ended = has_ended or isinstance(event, Ended)
             outlet.send(_message(event, tag))
         if not has_ended:

@@ -1,19 +1,18 @@
 """The agent's life: lock, adoption, socket, and an end that loses nothing."""
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from socket import socket
 
 import uvicorn
 
 from wrennd.core.deadline import Deadline
-from wrennd.core.errors import AlreadyExists
+from wrennd.core.errors import AlreadyExists, Error
 from wrennd.gen.hostagent.hostagent_connect import HostAgentServiceASGIApplication
 from wrennd.host import record
 from wrennd.host.agent import peers
@@ -27,7 +26,7 @@ from wrennd.host.agent.facts import HostFacts
 from wrennd.host.agent.files import Files
 from wrennd.host.agent.guests import Guests
 from wrennd.host.agent.measuring import SAMPLE_S, Measuring
-from wrennd.host.agent.operations import Operations
+from wrennd.host.agent.operations import Kind, Operations
 from wrennd.host.agent.options import Options
 from wrennd.host.agent.processes import Processes
 from wrennd.host.agent.sandboxes import Sandboxes
@@ -43,6 +42,8 @@ log = logging.getLogger(__name__)
 MAX_REQUEST_BYTES = 20 << 20  # the largest is a command with its input
 KEEP_ALIVE_S = 75
 STREAMS_END_S = 5.0
+SWEEP_S = 60.0
+AGAIN_S = 1.0
 
 
 def run(options: Options) -> None:
@@ -66,7 +67,8 @@ def _settle_all(local: LocalSandboxes, departures: Departures) -> None:
     for sandbox_id in changed:
         if not local.layout.sandbox(sandbox_id).data.exists():
             departures.add(sandbox_id, record.RECLAIM)
-    log.info("adopted what lives", extra={"settled": len(changed)})
+    if changed:
+        log.info("settled what others had left", extra={"sandboxes": changed})
 
 
 @contextmanager
@@ -82,6 +84,16 @@ def _alone(layout: Layout) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
+
+
+async def _lasting(name: str, run: Callable[[], Awaitable[None]]) -> None:
+    """Run it until it is cancelled: what breaks is logged, and begun anew."""
+    while True:
+        try:
+            await run()
+        except Exception:
+            log.exception("%s broke off", name)
+        await asyncio.sleep(AGAIN_S)
 
 
 class _Server(uvicorn.Server):
@@ -129,20 +141,26 @@ class Agent:
         server = _Server(self._config())
         async with asyncio.TaskGroup() as group:
             beside = [
-                group.create_task(work)
-                for work in (self._watch.run(), self._expiry.run(), self._measure())
+                group.create_task(_lasting(name, work))
+                for name, work in (
+                    ("watch", self._watch.run),
+                    ("expiry", self._expiry.run),
+                    ("metrics", self._measure),
+                    ("sweep", self._sweep),
+                )
             ]
             serving = group.create_task(server.serve(sockets=[listener]))
             log.info("serving", extra={"socket": str(self._options.socket)})
             await stop.wait()
             log.info("stopping")
+            deadline = Deadline.after(self._options.stop_timeout_s)
             for task in beside:
                 task.cancel()
             self._parts.operations.refuse()
             self._parts.streams.close()
             server.should_exit = True
             await serving
-        left = await self._parts.operations.close(self._options.stop_timeout_s)
+        left = await self._parts.operations.close(deadline.remaining_s)
         await asyncio.to_thread(self._parts.streams.join, Deadline.after(STREAMS_END_S))
         return left
 
@@ -168,14 +186,24 @@ class Agent:
 
     async def _measure(self) -> None:
         while True:
-            await self._parts.operations.call(self._parts.measuring.sample)
+            await self._parts.operations.call(self._parts.measuring.sample, Kind.LOOKS)
             await asyncio.sleep(SAMPLE_S)
+
+    async def _sweep(self) -> None:
+        """What commands that were killed beside us have left."""
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            await self._parts.operations.call(
+                lambda: _settle_all(self._local, self._parts.departures), Kind.ENDS
+            )
 
     async def _settle(self, sandbox_id: str) -> None:
         """One that lost its VMM; whoever is at work on it does it himself."""
 
         def work() -> None:
-            with contextlib.suppress(OSError):
+            try:
                 reclaim_one(self._local.layout, self._local.network, sandbox_id)
+            except (OSError, Error) as error:  # the next sweep tries again
+                log.warning("can't be settled", extra={"sandbox": sandbox_id, "why": str(error)})
 
-        await self._parts.operations.call(work)
+        await self._parts.operations.call(work, Kind.ENDS)

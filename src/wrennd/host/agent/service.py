@@ -68,8 +68,8 @@ class Service(HostAgentService):
         self._parts = parts
 
     async def get_host(self, _request: pb.GetHostRequest, _ctx: Context) -> pb.GetHostResponse:
-        facts = await self._call(self._parts.facts.get)
-        used = await self._call(self._parts.admission.used)
+        facts = await self._call(self._parts.facts.get)  # may take a boot
+        used = await self._look(self._parts.admission.used)
         return pb.GetHostResponse(
             installation=facts.installation,
             version=facts.version,
@@ -94,12 +94,12 @@ class Service(HostAgentService):
                 gone=[messages.gone(one) for one in departed],
             )
 
-        return await self._call(work)
+        return await self._look(work)
 
     async def get_sandbox(
         self, request: pb.GetSandboxRequest, _ctx: Context
     ) -> pb.GetSandboxResponse:
-        return await self._call(
+        return await self._look(
             lambda: pb.GetSandboxResponse(sandbox=self._get(request.sandbox_id))
         )
 
@@ -173,7 +173,7 @@ class Service(HostAgentService):
             self._parts.activity.touch(request.sandbox_id)
             return pb.PingSandboxResponse(sandbox=self._sandbox(seen))
 
-        return await self._call(work)
+        return await self._look(work)
 
     async def create_snapshot(
         self, request: pb.CreateSnapshotRequest, _ctx: Context
@@ -211,7 +211,7 @@ class Service(HostAgentService):
             frozen = [messages.template(one) for one in self._parts.sandboxes.templates()]
             return pb.ListTemplatesResponse(templates=images + frozen)
 
-        return await self._call(work)
+        return await self._look(work)
 
     async def exec(self, request: pb.ExecRequest, _ctx: Context) -> pb.ExecResponse:
         if len(request.stdin) > MAX_STDIN_BYTES:
@@ -383,10 +383,13 @@ class Service(HostAgentService):
             found = self._parts.measuring.points(request.sandbox_id, request.seconds)
             return pb.GetSandboxMetricsResponse(points=[messages.point(one) for one in found])
 
-        return await self._call(work)
+        return await self._look(work)
 
     async def _call(self, work: Callable[[], T]) -> T:
         return await self._parts.operations.call(work)
+
+    async def _look(self, work: Callable[[], T]) -> T:
+        return await self._parts.operations.call(work, Kind.LOOKS)
 
     async def _operate(self, method: str, kind: Kind, request: Asked, work: Callable[[], T]) -> T:
         call = request.call or pb.Call()

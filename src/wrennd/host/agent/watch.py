@@ -8,13 +8,14 @@ and destroys sandboxes beside the agent.
 import asyncio
 import contextlib
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
+from pathlib import Path
 
 from wrennd.core.states import State
 from wrennd.host import disk_watch
 from wrennd.host.agent.catalogue import Catalogue
 from wrennd.host.record import Record
-from wrennd.linux.process import is_alive
+from wrennd.linux.process import is_alive, reap
 from wrennd.storage.layout import Layout
 
 LOOK_S = 2.0
@@ -32,6 +33,7 @@ class Watch:
         self._settle = settle
         self._watched: dict[Process, tuple[int, str]] = {}
         self._ended: asyncio.Queue[str] = asyncio.Queue()
+        self._to_reap: set[Process] = set()
 
     async def run(self) -> None:
         """Until it is cancelled."""
@@ -56,8 +58,16 @@ class Watch:
         running = {process: found.id for found in records for process in _processes(found)}
         for gone in self._watched.keys() - running.keys():
             self._drop(gone)
+        self._reap(running.keys())
         for process in running.keys() - self._watched.keys():
             self._add(process, running[process])
+
+    def _reap(self, running: Collection[Process]) -> None:
+        """What the agent started and another command has ended is a zombie until then."""
+        for process in self._to_reap.difference(running):
+            reap(*process)
+            if not Path(f"/proc/{process[0]}").exists():
+                self._to_reap.discard(process)
 
     def _see(self) -> tuple[list[Record], list[str]]:
         """What runs, and what of it must not go on writing to its disk."""
@@ -80,6 +90,7 @@ class Watch:
             self._ended.put_nowait(sandbox_id)
             return
         self._watched[process] = (pidfd, sandbox_id)
+        self._to_reap.add(process)
         asyncio.get_running_loop().add_reader(pidfd, self._end, process)
 
     def _end(self, process: Process) -> None:

@@ -4,15 +4,21 @@ from wrennd.host.agent.activity import Activity
 
 
 class Clock:
-    ms = 1000
+    """Both: of 1970, and one that nobody sets."""
 
-    def __call__(self) -> int:
-        return self.ms
+    ms = 1000
+    corrected_ms = 0
+
+    def __call__(self) -> float:
+        return self.ms / 1000
+
+    def wall_ms(self) -> int:
+        return self.ms + self.corrected_ms
 
 
 def test_what_was_never_used_counts_from_the_beginning():
     clock = Clock()
-    activity = Activity(clock)
+    activity = Activity(clock, clock.wall_ms)
     clock.ms = 5000
     assert activity.last_ms("a") == 1000
     activity.touch("a")
@@ -24,7 +30,7 @@ def test_what_was_never_used_counts_from_the_beginning():
 
 def test_a_use_lasts_until_its_last_user_is_done():
     clock = Clock()
-    activity = Activity(clock)
+    activity = Activity(clock, clock.wall_ms)
     with activity.using("a"):
         with activity.using("a"):
             clock.ms = 2000
@@ -32,3 +38,12 @@ def test_a_use_lasts_until_its_last_user_is_done():
         assert activity.last_ms("a") == 3000
     clock.ms = 4000
     assert activity.last_ms("a") == 3000
+
+
+def test_a_host_whose_time_is_corrected_is_not_idle():
+    clock = Clock()
+    activity = Activity(clock, clock.wall_ms)
+    activity.touch("a")
+    clock.ms += 1000
+    clock.corrected_ms = 3600_000
+    assert clock.wall_ms() - activity.last_ms("a") == 1000
