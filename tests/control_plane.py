@@ -1,7 +1,6 @@
 """A control plane for tests: the real application over a fake host agent, in this process."""
 
 import contextlib
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ import httpx
 from websockets.sync.client import ClientConnection, connect
 
 from fakes.host_agent import FakeHostAgent, running, serving
+from wrennd.control.__main__ import listening
 from wrennd.control.agent_client import AgentClient
 from wrennd.control.app import create_app
 from wrennd.control.services import Services
@@ -91,7 +91,7 @@ def over(agent: FakeHostAgent, settings: Settings) -> Iterator[ControlPlane]:
     app = create_app(settings, database, AgentClient(settings.agent))
     with contextlib.ExitStack() as held:
         held.callback(database.close)
-        bound = held.enter_context(socket.create_server(("127.0.0.1", 0)))
+        bound = held.enter_context(listening("127.0.0.1:0"))
         url = f"http://127.0.0.1:{bound.getsockname()[1]}"
         held.enter_context(running(app, bound))
 

@@ -32,13 +32,14 @@ NEVER_MADE = "the host was never asked to make it, or did not begin"
 class Report:
     """What a host said, and what is known around it.
 
-    stopped: which of its sandboxes are stopped in the database. since: when each unknown id was
-    seen first. Times in milliseconds since 1970.
+    gone: what it ended by itself, with the cause. stopped: which of its sandboxes are stopped in
+    the database. since: when each unknown id was seen first. Times in milliseconds since 1970.
     """
 
     sandboxes: Mapping[str, pb.Sandbox]
     now_ms: int
     grace_ms: int
+    gone: Mapping[str, str] = field(default_factory=dict)
     busy: Collection[str] = ()
     stopped: Collection[str] = ()
     since: Mapping[str, int] = field(default_factory=dict)
@@ -109,25 +110,19 @@ def _known(row: SandboxRow, report: Report) -> Action | None:
 
 def _absent(row: SandboxRow, report: Report) -> Action | None:
     gone = {"address": "", "expires_ms": None}
-    if row.state is RowState.MISSING:
-        return None
     if row.state is RowState.DESTROYING:
         return Move(row=row, to=RowState.STOPPED, changes=gone)
-    if _has_expired(row, report.now_ms):
-        changes = {**gone, "cause": "expiry"}
-        return Move(row=row, to=RowState.STOPPED, changes=changes, reason="expiry")
+    cause = report.gone.get(row.id)
+    if cause is not None:
+        return Move(row=row, to=RowState.STOPPED, changes={**gone, "cause": cause}, reason=cause)
+    if row.state is RowState.MISSING:
+        return None
     if row.state is RowState.STARTING and row.host_revision == 0:
         if report.now_ms - row.updated_ms < report.grace_ms:
             return None
         changes = {**gone, "error": NEVER_MADE}
         return Move(row=row, to=RowState.STOPPED, changes=changes, reason=NEVER_MADE)
     return Move(row=row, to=RowState.MISSING, changes={**gone, "error": GONE}, reason=GONE)
-
-
-def _has_expired(row: SandboxRow, now_ms: int) -> bool:
-    """Whether its host destroyed it because its time had come: it only says what it still has."""
-    is_over = row.expires_ms is not None and row.expires_ms <= now_ms
-    return row.state is RowState.RUNNING and row.expiry.action == "destroy" and is_over
 
 
 def _unknown(sandbox: pb.Sandbox, report: Report) -> Action | None:

@@ -106,6 +106,7 @@ class Reconciler:
             sandboxes=found,
             now_ms=now,
             grace_ms=self._grace_ms,
+            gone={each.id: each.cause for each in listed.gone},
             busy=self._operations.work.busy(),
             stopped=stopped,
             since=self._since,

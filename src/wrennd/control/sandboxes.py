@@ -201,7 +201,7 @@ class Operations:
         total_ms = round((time.monotonic() - started) * 1000, 1)
         phases = mirror.phases(answer.phases)
         row = await self._succeeded(plan, getattr(answer, "sandbox", None), total_ms, phases)
-        self._measure(plan.operation, "ok", total_ms, phases)
+        self._measure(plan, "ok", total_ms, phases)
         return Done(row=row, total_ms=total_ms, phases=phases)
 
     async def _called(self, plan: Plan) -> Any:
@@ -238,7 +238,7 @@ class Operations:
             "total_ms": round(total_ms, 1),
             "phases": [],
         }
-        self._measure(plan.operation, error.code, total_ms, [])
+        self._measure(plan, error.code, total_ms, [])
         to, found = await self._after(plan, error)
         if to is not None:
             found = {**found, "error": found.get("error") or _reason(to, error)}
@@ -297,14 +297,14 @@ class Operations:
         return await self.database.run(work) if found else row
 
     def _measure(
-        self, operation: str, result: str, total_ms: float, phases: list[dict[str, Any]]
+        self, plan: Plan, result: str, total_ms: float, phases: list[dict[str, Any]]
     ) -> None:
+        operation = plan.operation
         self.metrics.operations.labels(operation, result).observe(total_ms / 1000)
         for phase in phases:
             self.metrics.phases.labels(operation, phase["name"]).observe(phase["ms"] / 1000)
-        log.info(
-            "operation", extra={"operation": operation, "result": result, "ms": round(total_ms)}
-        )
+        extra = {"operation": operation, "sandbox": plan.row.id, "result": result}
+        log.info("operation", extra={**extra, "ms": round(total_ms, 1)})
 
 
 def call_of(row: SandboxRow) -> pb.Call:

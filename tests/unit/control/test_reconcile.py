@@ -16,7 +16,6 @@ from wrennd.control.reconcile import (
     decide,
 )
 from wrennd.control.states import RowState
-from wrennd.control.store.rows import Expiry
 from wrennd.gen.hostagent import hostagent_pb as pb
 
 ID = "a" * 20
@@ -130,17 +129,11 @@ def test_one_that_was_never_made_is_given_time():
     assert (found.to, found.reason) == (S.STOPPED, NEVER_MADE)
 
 
-def test_one_whose_time_had_come_was_destroyed_not_lost():
-    timed = row(
-        "running", expiry=Expiry(after="deadline", seconds=9, action="destroy"), expires_ms=NOW - 1
-    )
-    found = one([timed], report())
+@pytest.mark.parametrize("state", ["running", "paused", "starting", "missing", "error"])
+def test_what_the_host_ended_by_itself_is_not_lost(state):
+    found = one([row(state)], report(gone={ID: "expiry"}))
     assert isinstance(found, Move)
-    assert (found.to, found.changes["cause"]) == (S.STOPPED, "expiry")
-    early = replace(timed, expires_ms=NOW + 1)
-    assert one([early], report()).to is S.MISSING
-    pausing = replace(timed, expiry=Expiry(seconds=9, action="pause"))
-    assert one([pausing], report()).to is S.MISSING
+    assert (found.to, found.reason, found.changes["cause"]) == (S.STOPPED, "expiry", "expiry")
 
 
 def test_destroying_goes_on_until_it_is_gone():
