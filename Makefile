@@ -26,7 +26,7 @@ FIRECRACKER ?=
 LAB_ARGS ?=
 LAB_FIRECRACKER = $(if $(FIRECRACKER),--firecracker "$(FIRECRACKER)")
 
-.PHONY: help run test test-all lab lab-shell check bench bench-boot bench-pause bench-pager bench-collapse bench-envd fresh install proto clean packages test-packages
+.PHONY: help run test test-all lab lab-shell check bench bench-boot bench-pause bench-pager bench-collapse bench-disk bench-envd fresh install proto clean packages test-packages
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
@@ -63,6 +63,9 @@ bench-pause: $(VENV)/.dev test-packages ## Measure pause and resume, beside a sc
 
 bench-collapse: $(VENV)/.dev test-packages ## Measure a collapse, beside cp
 	@$(VENV)/bin/python tests/bench/collapse.py -n $(N)
+
+bench-disk: $(VENV)/.dev test-packages ## Measure disks of each driver, and what a guest gets of them
+	@$(VENV)/bin/python tests/bench/disk.py -n $(N)
 
 bench-envd: $(VENV)/.dev test-packages ## Measure the guest agent inside a guest (minutes)
 	@$(VENV)/bin/python tests/bench/envd.py

@@ -15,6 +15,10 @@ class Samples:
         for name, value in row.items():
             self._values.setdefault(name, []).append(value)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._values)
+
     def median(self, name: str) -> float:
         return statistics.median(self._values[name])
 
