@@ -39,6 +39,8 @@ from wrennd.host.local import LocalSandboxes
 from wrennd.host.local_snapshots import LocalSnapshots
 from wrennd.snapshot.collapse import collapse
 from wrennd.snapshot.reader import Snapshot, open_snapshot
+from wrennd.storage import drivers
+from wrennd.storage.layout import Layout
 
 LIMIT_FLOOR = 2.0  # resume to the first command's end, of what the script takes until /health
 LIMIT_GENERATIONS = 1.15
@@ -162,8 +164,7 @@ def resume_beside_floor(sandboxes: LocalSandboxes, count: int) -> Iterator[bool]
         show_generations(chain.snapshot)
         twin = flat_twin(sandboxes, held, chain)
         facts = twin.snapshot.manifest.facts
-        ground, _ = choice.for_snapshot(Config(data_dir=sandboxes.layout.data_dir),
-                                        sandboxes.layout, facts)  # fmt: skip
+        ground, _ = choice.for_snapshot(config_of(sandboxes.layout), sandboxes.layout, facts)
         floor = held.enter_context(
             floor_of(twin.snapshot, ground.program, ground.driver, ground.network)
         )
@@ -263,6 +264,12 @@ def first_pause(sandboxes: LocalSandboxes, count: int) -> Iterator[bool]:
     yield judge(f"first pause of {LARGE_MIB} MiB beside {SMALL_MIB}", ratio, LIMIT_PAUSE_SIZE)
 
 
+def config_of(layout: Layout) -> Config:
+    """With plain files for disks: the script that is the floor knows no other."""
+    can_clone = drivers.can_clone(layout.sandboxes)
+    return Config(data_dir=layout.data_dir, overlay="reflink" if can_clone else "copy")
+
+
 def measure(sandboxes: LocalSandboxes, count: int) -> Iterator[bool]:
     yield from resume_beside_floor(sandboxes, count)
     with two_sizes(sandboxes) as subjects:
@@ -277,7 +284,7 @@ def main() -> int:
     count = parser.parse_args().n
     show_host()
     layout = prepared_layout()
-    sandboxes = LocalSandboxes(Config(data_dir=layout.data_dir), print)
+    sandboxes = LocalSandboxes(config_of(layout), print)
     return all_hold(measure(sandboxes, count))
 
 

@@ -15,10 +15,7 @@ from wrennd.storage.layout import Layout
 from wrennd.storage.loops import LoopRegistry
 from wrennd.storage.overlay import Driver, copy_driver, opened_disk, reflink_driver
 
-NAMES = ("dm", "reflink", "copy")
-# `dm` joins when guests have been seen to boot, pause and resume on it in the lab; until then it
-# must be asked for.
-AUTO = ("reflink", "copy")
+NAMES = ("dm", "reflink", "copy")  # the best first
 
 
 def named(layout: Layout, name: str) -> Driver:
@@ -64,7 +61,7 @@ def choose_name(directory: Path, wanted: str) -> str:
 
     Errors: HostUnsuitable when the wanted one does not.
     """
-    names = AUTO if wanted == "auto" else (wanted,)
+    names = NAMES if wanted == "auto" else (wanted,)
     for name in names[:-1]:
         if not why_not(directory, name):
             return name

@@ -331,7 +331,7 @@ def test_auto_is_the_best_that_works(tmp_path):
         with on_loop(tmp_path, kind, 400 if kind == "xfs" else 8) as mount:
             layout = Layout.prepare(mount / "data")
             before = names(layout.data_dir)
-            assert drivers.choose(layout, "auto").name == best
+            assert drivers.choose(layout, "auto").name == ("dm" if has_dm else best)
             assert drivers.choose(layout, "copy").name == "copy"
             if kind == "ext4":
                 with pytest.raises(HostUnsuitable, match="can't clone"):
