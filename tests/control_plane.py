@@ -18,6 +18,7 @@ from wrennd.control.settings import Bounds, Settings
 from wrennd.control.store import keys
 from wrennd.control.store.database import Database
 from wrennd.control.store.migrate import migrate
+from wrennd.core.deadline import Deadline
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +47,11 @@ class ControlPlane:
 
     def state(self, sandbox_id: str) -> str:
         return str(self.api.get(f"/v1/sandboxes/{sandbox_id}").json()["state"])
+
+    def wait_until_ready(self) -> None:
+        deadline = Deadline.after(20)
+        while self.anonymous.get("/health").status_code != 200:
+            deadline.check("the server's readiness")
 
     def socket(self, path: str, **headers: str) -> ClientConnection:
         """A WebSocket; with the admin key unless headers are given."""

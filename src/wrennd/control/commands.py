@@ -6,7 +6,7 @@ from typing import Literal
 
 from protobuf import Oneof
 
-from wrennd.core.errors import InvalidInput
+from wrennd.core.errors import InvalidInput, NotFound
 from wrennd.core.model import Command
 from wrennd.gen.hostagent import hostagent_pb as pb
 
@@ -43,11 +43,11 @@ class Run:
 
 
 def selector(text: str) -> pb.Selector:
-    """A process by its number, or by its tag. Errors: InvalidInput."""
+    """A process by its number, or by its tag. Errors: InvalidInput, NotFound."""
     if text.isascii() and text.isdigit():
         pid = int(text)
         if not 0 < pid < 1 << 31:
-            raise InvalidInput(f"{text} is no process id")
+            raise NotFound(f"there is no process {text[:MAX_TAG]}")
         by_pid: Oneof[Literal["pid"], int] = Oneof("pid", pid)
         return pb.Selector(selector=by_pid)
     by_tag: Oneof[Literal["tag"], str] = Oneof("tag", check_tag(text))

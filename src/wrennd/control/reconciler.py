@@ -46,6 +46,7 @@ class Reconciler:
         self._poked = asyncio.Event()
         self._since: dict[str, int] = {}
         self._templates_ms = 0
+        self._has_run = False
         self._has_compared = False
 
     @property
@@ -53,6 +54,11 @@ class Reconciler:
         """Whether the rows were once brought to what the host says since this began: until then
         they may tell of sandboxes as they were before the server was away."""
         return self._has_compared
+
+    @property
+    def has_run(self) -> bool:
+        """Whether database and host were compared since the start: before that rows may be old."""
+        return self._has_run
 
     def poke(self) -> None:
         self._poked.set()
@@ -88,6 +94,7 @@ class Reconciler:
             await self._act(action)
         self._has_compared = True
         await self._look_after(report.now_ms)
+        self._has_run = True
         return actions
 
     async def _ask(self) -> Report | None:

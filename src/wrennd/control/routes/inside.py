@@ -4,7 +4,7 @@ import base64
 import binascii
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Path, Query, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -174,7 +174,7 @@ async def list_processes(
 
 async def kill_process(
     sandbox_id: SandboxId,
-    process: str,
+    process: Annotated[str, Path(pattern=r"^[ -~]{1,64}$", description="process id or tag")],
     caller: CallerOf,
     services: ServicesOf,
     signal: Annotated[Literal["SIGKILL", "SIGTERM"], Query()] = "SIGKILL",

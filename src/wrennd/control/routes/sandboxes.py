@@ -1,5 +1,6 @@
 """/v1/sandboxes: their lives, and what is known about them."""
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -34,10 +35,10 @@ from wrennd.control.shapes import (
 from wrennd.control.states import RowState
 from wrennd.control.store import events, sandboxes
 from wrennd.control.store.rows import EventRow, Expiry
-from wrennd.core.errors import InvalidInput
 
 MAX_PAGE = 1000
 LABEL = "metadata."
+STATES = "^(({0})(,({0}))*)?$".format("|".join(RowState))
 OPERATIONS = ("create", "pause", "resume", "destroy", "snapshot")
 
 router = APIRouter(prefix="/v1/sandboxes", tags=["sandboxes"])
@@ -71,7 +72,7 @@ async def create(
 
 
 class ListQuery(BaseModel):
-    state: Annotated[str, Field(max_length=200, description="several are joined by ,")] = ""
+    state: Annotated[str, Field(max_length=200, pattern=STATES, description="joined by ,")] = ""
     template: Annotated[str, Field(max_length=63)] = ""
     limit: Annotated[int, Field(ge=1, le=MAX_PAGE)] = 100
     cursor: Annotated[str, Field(max_length=200)] = ""
@@ -96,12 +97,7 @@ async def list_sandboxes(
 
 
 def _states(text: str) -> frozenset[RowState]:
-    names = {name for name in text.split(",") if name}
-    if unknown := names - set(RowState):
-        raise InvalidInput(
-            f"{min(unknown)!r} is not a state", hint=f"states are {', '.join(RowState)}"
-        )
-    return frozenset(RowState(name) for name in names)
+    return frozenset(RowState(name) for name in text.split(",") if name)
 
 
 def _labels(request: Request) -> dict[str, str]:
@@ -161,18 +157,15 @@ async def resume(
 async def extend(
     sandbox_id: SandboxId, caller: CallerOf, services: ServicesOf, body: ExtendShape
 ) -> SandboxShape:
-    """Set when it expires: all of it, or only the seconds."""
-    if (body.expiry is None) == (body.seconds is None):
-        raise InvalidInput("say when it expires by expiry, or by seconds alone")
+    """Set when it expires, or the seconds alone; with neither, its time begins anew."""
     row = await services.operations.get(caller.project, sandbox_id)
     expiry = _expiry(body.expiry, body.seconds, row.expiry)
     return sandbox_shape(await services.operations.extend(caller.project, sandbox_id, expiry))
 
 
 def _expiry(shape: ExpiryShape | None, seconds: int | None, now: Expiry) -> Expiry:
-    if shape is not None:
-        return shape.to_value()
-    return Expiry(after=now.after, seconds=seconds or 0, action=now.action)
+    expiry = now if shape is None else shape.to_value()
+    return expiry if seconds is None else replace(expiry, seconds=seconds)
 
 
 @router.get("/{sandbox_id}/events", responses=LOOKS)

@@ -28,7 +28,7 @@ async def health(services: ServicesOf, response: Response) -> HealthShape:
     """Ready: the database takes transactions, the host answers, and what it said was compared with
     the database once."""
     database, host = await asyncio.gather(_database(services), _host(services))
-    is_ready = database and host
+    is_ready = database and host and services.reconciler.has_run
     response.status_code = 200 if is_ready else 503
     return HealthShape(
         status="ok" if is_ready else "unavailable",
