@@ -137,7 +137,7 @@ class LocalSandboxes:
         with timings.phase("prepare"):
             template = templates.find(self.layout, wanted.template)
             self._settle()
-        self._changed.add(wanted.id)
+        self._note(wanted.id)
         if template is not None:
             return self._spawn(wanted, template, timings, lives_on=lives_on)
         spec = wanted.to_spec()
@@ -181,6 +181,11 @@ class LocalSandboxes:
         with contextlib.ExitStack() as held:
             held.callback(machine.close)
             yield LocalSandbox(machine)
+
+    def _note(self, sandbox_id: str) -> None:
+        """For the guard of a command. Who watches all the time has none, and no end."""
+        if self._settles:
+            self._changed.add(sandbox_id)
 
     def _settle(self) -> None:
         if self._settles:
@@ -234,7 +239,7 @@ class LocalSandboxes:
         found = self.match(sandbox_id)
         deadline = Deadline.after(PATIENCE_S)
         with record.operation(self.layout, found, deadline, terms) as journal:
-            self._changed.add(found)
+            self._note(found)
             journal.cause = record.RECLAIM
             recovery.settle(self.layout, self.network, journal, is_on_host=False)
             journal.cause = terms.cause

@@ -128,6 +128,15 @@ def test_a_stream_tells_what_happens(world, shared):
         )
 
 
+def test_a_stream_that_takes_too_long_is_ended(world, shared):
+    request = pb.ExecStreamRequest(
+        sandbox_id=shared.id, command=command("sleep", "600"), timeout_s=1
+    )
+    events = list(world.client.exec_stream(request))
+    assert kinds(events) == ["start", "end"]
+    assert code(events) == 124
+
+
 def test_a_stream_is_fed(world, shared):
     request = pb.ExecStreamRequest(sandbox_id=shared.id, command=command("cat"), has_stdin=True)
     events = world.client.exec_stream(request)

@@ -7,6 +7,7 @@ thread, all of it.
 import asyncio
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from wrennd.core.errors import Error, HostUnsuitable
+from wrennd.core.errors import Error, HostUnsuitable, WrongState
 from wrennd.host.agent.keys import Keys
 
 log = logging.getLogger(__name__)
@@ -45,13 +46,38 @@ WORKERS = {
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is asked for: which method of which sandbox, with which content; `key` may be empty."""
+    """What is asked for: which method of which sandbox, with which content; `key` may be empty.
+
+    is_last: the sandbox's end: what was asked of it before and has not begun does not begin.
+    """
 
     method: str
     sandbox: str
     kind: Kind
     key: str = ""
     content: bytes = b""
+    is_last: bool = False
+
+
+class _Turn:
+    """One operation's place in its pool's queue. From any thread."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self._wanted = wanted
+        self._lock = threading.Lock()
+        self._has_begun = False
+        self._is_revoked = False
+
+    def begin(self) -> None:
+        """Errors: WrongState when it was revoked."""
+        with self._lock:
+            if self._is_revoked:
+                raise WrongState(f"sandbox {self._wanted.sandbox} was destroyed before this began")
+            self._has_begun = True
+
+    def revoke(self) -> None:
+        with self._lock:
+            self._is_revoked = not self._has_begun
 
 
 @dataclass
@@ -60,7 +86,7 @@ class Operations:
 
     keys: Keys = field(default_factory=Keys)
     _pools: dict[Kind, ThreadPoolExecutor] = field(default_factory=dict)
-    _tasks: "set[asyncio.Task[Any]]" = field(default_factory=set)
+    _tasks: "dict[asyncio.Task[Any], tuple[Wanted, _Turn]]" = field(default_factory=dict)
     _is_closing: bool = False
 
     def __post_init__(self) -> None:
@@ -84,19 +110,27 @@ class Operations:
         if task is None:
             if self._is_closing:
                 raise HostUnsuitable("the host agent is being stopped", hint="try again soon")
-            task = asyncio.create_task(self._worked(wanted, work))
-            self._tasks.add(task)
+            turn = _Turn(wanted)
+            task = asyncio.create_task(self._worked(wanted, turn, work))
+            self._tasks[task] = (wanted, turn)
             task.add_done_callback(self._ended)
             self.keys.add(wanted.key, content, task)
         result: T = await asyncio.shield(task)
         return result
 
-    async def _worked(self, wanted: Wanted, work: Callable[[], T]) -> T:
+    async def _worked(self, wanted: Wanted, turn: _Turn, work: Callable[[], T]) -> T:
         began = time.monotonic()
         bound = {"method": wanted.method, "sandbox": wanted.sandbox}
+
+        def in_turn() -> T:
+            turn.begin()
+            return work()
+
         try:
+            if wanted.is_last:
+                await self._clear_way(wanted.sandbox)
             pool = self._pools[wanted.kind]
-            result = await asyncio.get_running_loop().run_in_executor(pool, work)
+            result = await asyncio.get_running_loop().run_in_executor(pool, in_turn)
         except Error as error:
             took = round((time.monotonic() - began) * 1000, 1)
             log.info("failed", extra={**bound, "ms": took, "code": error.code, "why": str(error)})
@@ -105,8 +139,21 @@ class Operations:
         log.info("done", extra={**bound, "ms": took, **_phases(result)})
         return result
 
+    async def _clear_way(self, sandbox_id: str) -> None:
+        """Revoke the starts of a sandbox that have not begun, and wait for those that have: else it
+        would be made behind its end, where there is no record yet that says so."""
+        starts = [
+            (task, turn)
+            for task, (wanted, turn) in self._tasks.items()
+            if wanted.sandbox == sandbox_id and wanted.kind is Kind.STARTS
+        ]
+        for _, turn in starts:
+            turn.revoke()
+        if starts:
+            await asyncio.wait([task for task, _ in starts])
+
     def _ended(self, task: "asyncio.Task[Any]") -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         if not task.cancelled():
             task.exception()  # looked at also when its caller has left
 

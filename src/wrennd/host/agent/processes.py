@@ -31,6 +31,7 @@ MAX_OUTPUT_BYTES = 16 << 20
 EXEC_S = 30
 TIMED_OUT = 124  # as timeout(1)
 DEFAULT_USER = "root"
+TERMINAL_TYPE = "xterm-256color"
 PIECES = 16  # of at most 32 KiB, as the guest's agent sends them
 INPUT_PIECE = 1 << 20
 MAX_TAG = 128
@@ -41,9 +42,12 @@ def command_of(asked: CommandSpec | None, **more: bool | TerminalSize) -> Comman
     if asked is None or not asked.cmd:
         raise InvalidInput("no command was given")
     has_stdin, terminal = more.get("has_stdin", False), more.get("terminal")
+    env = dict(asked.envs)
+    if terminal is not None:
+        env = {"TERM": TERMINAL_TYPE} | env
     return Command(
         argv=(asked.cmd, *asked.args),
-        env=dict(asked.envs),
+        env=env,
         cwd=asked.cwd,
         user=asked.user or DEFAULT_USER,
         has_stdin=has_stdin is True,
@@ -200,6 +204,8 @@ class _Run:
                 if not self._has_ended:
                     raise GuestFailed("the guest agent did not say how the command ended")
             except DeadlineExceeded:
+                if not self._pid:
+                    raise
                 self.code, self._has_ended = TIMED_OUT, True
             finally:
                 if self._pid and not self._has_ended:
@@ -254,20 +260,28 @@ def _forward(
 ) -> None:
     """All events until the end. kills: end the process when that is not reached."""
     pid = 0
-    has_ended = False
+    end: Ended | None = None
     try:
         for event in events:
-            if isinstance(event, Started):
-                pid = event.pid
-                # Not before: a command whose pid is not known could not be ended.
-                outlet.on_leave(events.cancel)
-            has_ended = has_ended or isinstance(event, Ended)
+            match event:
+                case Started():
+                    pid = event.pid
+                    # Not before: a command whose pid is not known could not be ended.
+                    outlet.on_leave(events.cancel)
+                case Ended():
+                    end = event  # held back: that it was out of time comes behind it
+                    continue
             outlet.send(_message(event, tag))
-        if not has_ended:
+        if end is None:
             raise GuestFailed(f"the guest agent did not say how process {pid} ended")
+    except DeadlineExceeded:
+        if not pid:
+            raise
+        end = Ended(TIMED_OUT, "it was out of time")
     finally:
-        if kills and pid and not has_ended:
+        if kills and pid and end is None:
             _kill(processes, pid)
+    outlet.send(_message(end, tag))
 
 
 def _message(event: Event, tag: str) -> ProcessEvent:

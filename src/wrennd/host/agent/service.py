@@ -399,6 +399,7 @@ class Service(HostAgentService):
             kind=kind,
             key=call.idempotency_key,
             content=_content(request),
+            is_last=isinstance(request, pb.DestroySandboxRequest),
         )
         return await self._parts.operations.run(wanted, work)
 

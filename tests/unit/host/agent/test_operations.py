@@ -2,17 +2,18 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import threading
 
 import pytest
 
-from wrennd.core.errors import HostUnsuitable, InvalidInput, NotFound
+from wrennd.core.errors import HostUnsuitable, InvalidInput, NotFound, WrongState
 from wrennd.host.agent.operations import WORKERS, Kind, Operations, Wanted
 
 
-def wanted(key="", content=b"", kind=Kind.STARTS):
-    return Wanted(method="Test", sandbox="a", kind=kind, key=key, content=content)
+def wanted(key="", content=b"", kind=Kind.STARTS, sandbox="a"):
+    return Wanted(method="Test", sandbox=sandbox, kind=kind, key=key, content=content)
 
 
 def test_a_caller_that_leaves_stops_nothing():
@@ -109,3 +110,51 @@ def test_none_is_begun_while_the_agent_ends():
         await hung
 
     asyncio.run(play())
+
+
+def test_a_start_that_has_not_begun_is_revoked_by_the_end():
+    go_on, made = threading.Event(), []
+
+    async def play():
+        operations = Operations()
+        busy = [
+            asyncio.create_task(operations.run(wanted(sandbox="other"), go_on.wait))
+            for _ in range(WORKERS[Kind.STARTS])
+        ]
+        await asyncio.sleep(0)
+        start = asyncio.create_task(operations.run(wanted(), lambda: made.append("start")))
+        await asyncio.sleep(0)
+        last = dataclasses.replace(wanted(kind=Kind.ENDS), is_last=True)
+        end = asyncio.create_task(operations.run(last, lambda: made.append("end")))
+        await asyncio.sleep(0)
+        go_on.set()
+        with pytest.raises(WrongState, match="destroyed"):
+            await start
+        await asyncio.gather(end, *busy)
+        await operations.close(10)
+
+    asyncio.run(play())
+    assert made == ["end"]
+
+
+def test_an_end_waits_for_a_start_that_has_begun():
+    begun, go_on, made = threading.Event(), threading.Event(), []
+
+    def work():
+        begun.set()
+        go_on.wait()
+        made.append("start")
+
+    async def play():
+        operations = Operations()
+        start = asyncio.create_task(operations.run(wanted(), work))
+        await asyncio.to_thread(begun.wait)
+        last = dataclasses.replace(wanted(kind=Kind.ENDS), is_last=True)
+        end = asyncio.create_task(operations.run(last, lambda: made.append("end")))
+        await asyncio.sleep(0)
+        go_on.set()
+        await asyncio.gather(start, end)
+        await operations.close(10)
+
+    asyncio.run(play())
+    assert made == ["start", "end"]
