@@ -7,10 +7,9 @@ thread, all of it.
 import asyncio
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -59,25 +58,22 @@ class Wanted:
     is_last: bool = False
 
 
+@dataclass
 class _Turn:
-    """One operation's place in its pool's queue. From any thread."""
+    """One operation's place in its pool's queue."""
 
-    def __init__(self, wanted: Wanted) -> None:
-        self._wanted = wanted
-        self._lock = threading.Lock()
-        self._has_begun = False
-        self._is_revoked = False
-
-    def begin(self) -> None:
-        """Errors: WrongState when it was revoked."""
-        with self._lock:
-            if self._is_revoked:
-                raise WrongState(f"sandbox {self._wanted.sandbox} was destroyed before this began")
-            self._has_begun = True
+    wanted: Wanted
+    future: "Future[Any] | None" = None
+    is_revoked: bool = False
 
     def revoke(self) -> None:
-        with self._lock:
-            self._is_revoked = not self._has_begun
+        """Let it not begin, if it has not."""
+        self.is_revoked = self.future is None or self.future.cancel()
+
+    def check(self) -> None:
+        """Errors: WrongState when it was revoked."""
+        if self.is_revoked:
+            raise WrongState(f"sandbox {self.wanted.sandbox} was destroyed before this began")
 
 
 @dataclass
@@ -86,7 +82,7 @@ class Operations:
 
     keys: Keys = field(default_factory=Keys)
     _pools: dict[Kind, ThreadPoolExecutor] = field(default_factory=dict)
-    _tasks: "dict[asyncio.Task[Any], tuple[Wanted, _Turn]]" = field(default_factory=dict)
+    _tasks: "dict[asyncio.Task[Any], _Turn]" = field(default_factory=dict)
     _is_closing: bool = False
 
     def __post_init__(self) -> None:
@@ -111,26 +107,20 @@ class Operations:
             if self._is_closing:
                 raise HostUnsuitable("the host agent is being stopped", hint="try again soon")
             turn = _Turn(wanted)
-            task = asyncio.create_task(self._worked(wanted, turn, work))
-            self._tasks[task] = (wanted, turn)
+            task = asyncio.create_task(self._worked(turn, work))
+            self._tasks[task] = turn
             task.add_done_callback(self._ended)
             self.keys.add(wanted.key, content, task)
         result: T = await asyncio.shield(task)
         return result
 
-    async def _worked(self, wanted: Wanted, turn: _Turn, work: Callable[[], T]) -> T:
-        began = time.monotonic()
+    async def _worked(self, turn: _Turn, work: Callable[[], T]) -> T:
+        wanted, began = turn.wanted, time.monotonic()
         bound = {"method": wanted.method, "sandbox": wanted.sandbox}
-
-        def in_turn() -> T:
-            turn.begin()
-            return work()
-
         try:
             if wanted.is_last:
                 await self._clear_way(wanted.sandbox)
-            pool = self._pools[wanted.kind]
-            result = await asyncio.get_running_loop().run_in_executor(pool, in_turn)
+            result = await self._in_pool(turn, work)
         except Error as error:
             took = round((time.monotonic() - began) * 1000, 1)
             log.info("failed", extra={**bound, "ms": took, "code": error.code, "why": str(error)})
@@ -139,18 +129,28 @@ class Operations:
         log.info("done", extra={**bound, "ms": took, **_phases(result)})
         return result
 
+    async def _in_pool(self, turn: _Turn, work: Callable[[], T]) -> T:
+        turn.check()
+        future = self._pools[turn.wanted.kind].submit(work)
+        turn.future = future
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            turn.check()
+            raise
+
     async def _clear_way(self, sandbox_id: str) -> None:
         """Revoke the starts of a sandbox that have not begun, and wait for those that have: else it
         would be made behind its end, where there is no record yet that says so."""
-        starts = [
-            (task, turn)
-            for task, (wanted, turn) in self._tasks.items()
-            if wanted.sandbox == sandbox_id and wanted.kind is Kind.STARTS
-        ]
-        for _, turn in starts:
+        starts = {
+            task: turn
+            for task, turn in self._tasks.items()
+            if turn.wanted.sandbox == sandbox_id and turn.wanted.kind is Kind.STARTS
+        }
+        for turn in starts.values():
             turn.revoke()
         if starts:
-            await asyncio.wait([task for task, _ in starts])
+            await asyncio.wait(starts)
 
     def _ended(self, task: "asyncio.Task[Any]") -> None:
         self._tasks.pop(task, None)

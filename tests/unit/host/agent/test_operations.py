@@ -121,15 +121,13 @@ def test_a_start_that_has_not_begun_is_revoked_by_the_end():
             asyncio.create_task(operations.run(wanted(sandbox="other"), go_on.wait))
             for _ in range(WORKERS[Kind.STARTS])
         ]
-        await asyncio.sleep(0)
         start = asyncio.create_task(operations.run(wanted(), lambda: made.append("start")))
         await asyncio.sleep(0)
         last = dataclasses.replace(wanted(kind=Kind.ENDS), is_last=True)
         end = asyncio.create_task(operations.run(last, lambda: made.append("end")))
-        await asyncio.sleep(0)
-        go_on.set()
         with pytest.raises(WrongState, match="destroyed"):
             await start
+        go_on.set()
         await asyncio.gather(end, *busy)
         await operations.close(10)
 
