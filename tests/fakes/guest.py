@@ -1,6 +1,6 @@
 """A guest that exists in memory: files, and a shell that knows a few words.
 
-Commands: echo, printf, cat, pwd, env, whoami, true, false, exit, sleep, kill-me (SIGKILL), and
+Commands: echo, printf, cat, pwd, env, whoami, true, false, exit, sleep, kill -9 $$, and
 `sh -c` of those with `;`, `&&`, `> file`, `>&2`. cat without a file copies its input to its end.
 """
 
@@ -95,8 +95,8 @@ class Files:
 
 
 def clean(path: str) -> str:
-    if "\0" in path:
-        raise InvalidInput("a path can't have a NUL byte")
+    if not path or "\0" in path:
+        raise InvalidInput("this is no path")
     if path == "~" or path.startswith("~/"):
         path = "/root" + path[1:]
     return posixpath.normpath(posixpath.join("/root", path))
@@ -152,6 +152,8 @@ class Guest:
     ) -> tuple[Process, "asyncio.Queue[pb.ProcessEvent]"]:
         from protobuf import Oneof
 
+        if not spec.cmd:
+            raise InvalidInput("no command was given")
         if (spec.user or "root") not in USERS:
             raise InvalidInput(f"there is no user {spec.user}")
         if spec.cwd and self.files.content.get(clean(spec.cwd), b"") is not None:
@@ -174,15 +176,17 @@ class Guest:
         return process, queue
 
     def find(self, selector: pb.Selector | None) -> Process:
-        assert selector is not None
-        chosen = selector.selector
-        assert chosen is not None
+        chosen = selector.selector if selector is not None else None
+        if chosen is None or not chosen.value:
+            raise InvalidInput("no process was named")
         for process in self.processes.values():
             if chosen.value == (process.pid if chosen.field == "pid" else process.tag):
                 return process
         raise NotFound(f"there is no process {chosen.value}")
 
     def kill(self, process: Process, signal: str) -> None:
+        if signal not in SIGNALS:
+            raise InvalidInput(f"{signal} can't be sent")
         process.kill_code = SIGNALS[signal]
         assert process.task is not None
         process.task.cancel()
@@ -277,13 +281,15 @@ class Shell:
                 return int(name == "false")
             case "exit":
                 return int(args[0]) if args else 0
-            case "kill-me":
+            case "kill":  # of itself: `kill -9 $$`
                 return 137
         self.process.write(f"sh: {name}: not found\n".encode(), is_error=True)
         return 127
 
     def _env(self, _args: list[str]) -> bytes:
-        env = {**self.guest.env, **self.process.spec.envs}
+        user = self.process.spec.user or "root"
+        login = {"USER": user, "HOME": USERS[user]}
+        env = {**login, **self.guest.env, **self.process.spec.envs}
         return "".join(f"{name}={value}\n" for name, value in env.items()).encode()
 
     def _pwd(self, _args: list[str]) -> bytes:
@@ -330,7 +336,7 @@ WRITERS = {
     "whoami": Shell._whoami,
     "size": Shell._size,
 }
-WORDS = frozenset(WRITERS) | {"cat", "sleep", "true", "false", "exit", "kill-me"}
+WORDS = frozenset(WRITERS) | {"cat", "sleep", "true", "false", "exit", "kill"}
 
 
 def now_ms() -> int:

@@ -7,6 +7,7 @@ is done and whose answer is lost, `hold(method)` for one that waits until it is 
 
 import asyncio
 import contextlib
+import ipaddress
 import secrets
 import socket
 import threading
@@ -21,7 +22,7 @@ import uvicorn
 from connectrpc.code import Code
 from connectrpc.errors import ConnectError
 
-from fakes.guest import Guest, Process, now_ms
+from fakes.guest import SIGNALS, Guest, Process, now_ms
 from wrennd.core.errors import (
     AlreadyExists,
     Error,
@@ -46,6 +47,7 @@ CODES = {
     504: Code.DEADLINE_EXCEEDED,
 }
 CHUNK = 64 << 10
+MIN_DISK_MIB = 64
 
 
 def to_connect(error: Error) -> ConnectError:
@@ -175,13 +177,14 @@ class FakeHostAgent(HostAgentService):
     async def create_sandbox(
         self, request: pb.CreateSandboxRequest, ctx: Any
     ) -> pb.CreateSandboxResponse:
-        async with self._call("create_sandbox", request.call) as again:
+        async with self._call("create_sandbox", request) as again:
             if again is not None:
                 return again
             check_sandbox_id(request.sandbox_id)
-            template = self.templates.get(request.template)
+            name = check_name(request.template or "base", "template")
+            template = self.templates.get(name)
             if template is None:
-                raise NotFound(f"there is no template {request.template}")
+                raise NotFound(f"there is no template {name}")
             if request.sandbox_id in self.boxes:
                 raise AlreadyExists(f"there is a sandbox {request.sandbox_id} already")
             if template.kind == "snapshot" and (
@@ -191,16 +194,19 @@ class FakeHostAgent(HostAgentService):
                 raise InvalidInput("a snapshot's vCPUs and memory are those that were frozen")
             vcpus = request.vcpus or template.vcpus or 1
             mem_mib = request.mem_mib or template.mem_mib or 512
-            SandboxSpec(id=request.sandbox_id, vcpus=vcpus, mem_mib=mem_mib)
+            SandboxSpec(id=request.sandbox_id, vcpus=vcpus, mem_mib=mem_mib, env=dict(request.env))
+            checked_expiry(request.expiry)
+            for address in request.dns:
+                checked_address(address)
+            if 0 < request.disk_mib < MIN_DISK_MIB:
+                raise InvalidInput(f"a disk has at least {MIN_DISK_MIB} MiB")
             self._reserve(mem_mib)
-            facts = self._facts(
-                request.sandbox_id, request.template, vcpus, mem_mib, request.expiry
-            )
+            facts = self._facts(request.sandbox_id, name, vcpus, mem_mib, request.expiry)
             self.boxes[facts.id] = Box(
                 facts=facts, guest=Guest(dict(request.env)), disk_mib=request.disk_mib or 4096
             )
             return self._answered(
-                request.call,
+                request,
                 pb.CreateSandboxResponse(sandbox=copy(facts), phases=phases("slot", "vmm", "envd")),
             )
         raise AssertionError
@@ -208,13 +214,13 @@ class FakeHostAgent(HostAgentService):
     async def pause_sandbox(
         self, request: pb.PauseSandboxRequest, ctx: Any
     ) -> pb.PauseSandboxResponse:
-        async with self._call("pause_sandbox", request.call) as again:
+        async with self._call("pause_sandbox", request) as again:
             if again is not None:
                 return again
             box = self._changing(request.sandbox_id, request.call, "running")
             self._paused(box)
             return self._answered(
-                request.call,
+                request,
                 pb.PauseSandboxResponse(sandbox=copy(box.facts), phases=phases("freeze", "store")),
             )
         raise AssertionError
@@ -222,18 +228,18 @@ class FakeHostAgent(HostAgentService):
     async def resume_sandbox(
         self, request: pb.ResumeSandboxRequest, ctx: Any
     ) -> pb.ResumeSandboxResponse:
-        async with self._call("resume_sandbox", request.call) as again:
+        async with self._call("resume_sandbox", request) as again:
             if again is not None:
                 return again
             wanted = ("paused", "error") if request.cold or request.discard else ("paused",)
             box = self._changing(request.sandbox_id, request.call, *wanted)
             self._reserve(box.facts.mem_mib)
             if request.expiry is not None:
-                box.facts.expiry = request.expiry
+                box.facts.expiry = checked_expiry(request.expiry)
             self.change(box.facts.id, "running", cause="")
             self._runs(box.facts)
             return self._answered(
-                request.call,
+                request,
                 pb.ResumeSandboxResponse(
                     sandbox=copy(box.facts), phases=phases("vmm", "init"), is_cold=request.cold
                 ),
@@ -243,21 +249,23 @@ class FakeHostAgent(HostAgentService):
     async def destroy_sandbox(
         self, request: pb.DestroySandboxRequest, ctx: Any
     ) -> pb.DestroySandboxResponse:
-        async with self._call("destroy_sandbox", request.call) as again:
+        async with self._call("destroy_sandbox", request) as again:
             if again is not None:
                 return again
-            box = self.boxes.pop(check_sandbox_id(request.sandbox_id), None)
+            box = self.boxes.get(check_sandbox_id(request.sandbox_id))
             if box is not None:
+                self._changing(request.sandbox_id, request.call)
                 box.guest.end()
+                del self.boxes[request.sandbox_id]
             answer = pb.DestroySandboxResponse(existed=box is not None, phases=phases("kill"))
-            return self._answered(request.call, answer)
+            return self._answered(request, answer)
         raise AssertionError
 
     async def set_expiry(self, request: pb.SetExpiryRequest, ctx: Any) -> pb.SetExpiryResponse:
         async with self._call("set_expiry"):
             facts = self._box(request.sandbox_id).facts
-            facts.expiry = request.expiry or pb.Expiry()
-            self._expires(facts)
+            facts.expiry = checked_expiry(request.expiry)
+            self._expires(facts, is_set=True)
             return pb.SetExpiryResponse(sandbox=copy(facts))
         raise AssertionError
 
@@ -274,7 +282,7 @@ class FakeHostAgent(HostAgentService):
     async def create_snapshot(
         self, request: pb.CreateSnapshotRequest, ctx: Any
     ) -> pb.CreateSnapshotResponse:
-        async with self._call("create_snapshot", request.call) as again:
+        async with self._call("create_snapshot", request) as again:
             if again is not None:
                 return again
             check_name(request.name, "snapshot")
@@ -299,7 +307,7 @@ class FakeHostAgent(HostAgentService):
             )
             self.templates[request.name] = template
             return self._answered(
-                request.call,
+                request,
                 pb.CreateSnapshotResponse(
                     template=template, sandbox=copy(box.facts), phases=phases("freeze", "link")
                 ),
@@ -394,6 +402,8 @@ class FakeHostAgent(HostAgentService):
     ) -> pb.KillProcessResponse:
         async with self._call("kill_process"):
             guest = self._running(request.sandbox_id).guest
+            if request.signal not in SIGNALS:
+                raise InvalidInput(f"{request.signal} can't be sent")
             guest.kill(guest.find(request.process), request.signal)
             return pb.KillProcessResponse()
         raise AssertionError
@@ -432,6 +442,8 @@ class FakeHostAgent(HostAgentService):
             else:
                 from protobuf import Oneof
 
+                if not request.tag:
+                    raise InvalidInput("neither a command nor a tag was given")
                 stream = joining(guest.find(pb.Selector(selector=Oneof("tag", request.tag))))
             async for event in stream:
                 yield pb.AttachPtyResponse(event=event)
@@ -455,6 +467,8 @@ class FakeHostAgent(HostAgentService):
                     self._running(target.sandbox_id)
                 else:
                     content += message.part.value
+            if target is None:
+                raise InvalidInput("no file was named")
             self._running(target.sandbox_id).guest.files.write(target.path, bytes(content))
             return pb.WriteFileResponse(size=len(content))
         raise AssertionError
@@ -509,7 +523,7 @@ class FakeHostAgent(HostAgentService):
     # Inside.
 
     @contextlib.asynccontextmanager
-    async def _call(self, method: str, call: pb.Call | None = None) -> AsyncIterator[Any]:
+    async def _call(self, method: str, request: Any = None) -> AsyncIterator[Any]:
         """Yields the answer to give again, for a key that was answered before."""
         self.calls.append(method)
         for held in self.script.held.pop(method, []):
@@ -518,16 +532,26 @@ class FakeHostAgent(HostAgentService):
         try:
             if self.script.failures[method]:
                 raise self.script.failures[method].pop(0)
-            yield self._answers.get(call.idempotency_key) if call else None
+            yield self._again(request)
             if self.script.lost[method]:
                 self.script.lost[method] -= 1
                 raise ConnectError(Code.UNAVAILABLE, "the answer was lost")
         except Error as error:
             raise to_connect(error) from error
 
-    def _answered(self, call: pb.Call | None, answer: Any) -> Any:
-        if call is not None and call.idempotency_key:
-            self._answers[call.idempotency_key] = answer
+    def _again(self, request: Any) -> Any:
+        key = request.call.idempotency_key if request is not None and request.call else ""
+        if key not in self._answers:
+            return None
+        before, answer = self._answers[key]
+        if before != (type(request), request.to_binary()):
+            raise InvalidInput(f"the key {key} was used for another call")
+        return answer
+
+    def _answered(self, request: Any, answer: Any) -> Any:
+        if request.call is not None and request.call.idempotency_key:
+            asked = (type(request), request.to_binary())
+            self._answers[request.call.idempotency_key] = (asked, answer)
         return answer
 
     def _box(self, sandbox_id: str) -> Box:
@@ -544,7 +568,7 @@ class FakeHostAgent(HostAgentService):
 
     def _changing(self, sandbox_id: str, call: pb.Call | None, *wanted: str) -> Box:
         box = self._box(sandbox_id)
-        if box.facts.state not in wanted:
+        if wanted and box.facts.state not in wanted:
             raise WrongState(f"sandbox {sandbox_id} is {box.facts.state}")
         has_expected = call is not None and call.has_field("expected_revision")
         if has_expected and call.expected_revision != box.facts.revision:
@@ -574,7 +598,7 @@ class FakeHostAgent(HostAgentService):
             created_unix_ms=now_ms(),
             generation=0,
             revision=2,
-            expiry=expiry or pb.Expiry(),
+            expiry=checked_expiry(expiry),
             is_kept=True,
             kernel_version="6.1",
             vmm_version="1",
@@ -589,9 +613,33 @@ class FakeHostAgent(HostAgentService):
         facts.active_unix_ms = now_ms()
         self._expires(facts)
 
-    def _expires(self, facts: pb.Sandbox) -> None:
-        seconds = facts.expiry.seconds if facts.expiry else 0
+    def _expires(self, facts: pb.Sandbox, *, is_set: bool = False) -> None:
+        """Activity moves an idle time on; a deadline stands from when it was set."""
+        seconds = facts.expiry.seconds
+        is_deadline = facts.expiry.after is pb.Expiry.After.DEADLINE
+        if seconds and is_deadline and facts.expires_unix_ms and not is_set:
+            return
         facts.expires_unix_ms = now_ms() + seconds * 1000 if seconds else 0
+
+
+def checked_expiry(expiry: pb.Expiry | None) -> pb.Expiry:
+    """With what was not said filled in."""
+    if expiry is None:
+        expiry = pb.Expiry()
+    if expiry.seconds >= 1 << 31:
+        raise InvalidInput(f"a sandbox can't expire after {expiry.seconds} s")
+    return pb.Expiry(
+        after=expiry.after or pb.Expiry.After.IDLE,
+        seconds=expiry.seconds,
+        action=expiry.action or pb.Expiry.Action.PAUSE,
+    )
+
+
+def checked_address(text: str) -> None:
+    try:
+        ipaddress.IPv4Address(text)
+    except ValueError:
+        raise InvalidInput(f"{text!r} is no address") from None
 
 
 def copy(facts: pb.Sandbox) -> pb.Sandbox:

@@ -43,7 +43,7 @@ def cases():
             yield method, path, GenerationMode.NEGATIVE
 
 
-@pytest.mark.parametrize(("method", "path", "mode"), cases())
+@pytest.mark.parametrize(("method", "path", "mode"), list(cases()))
 def test_the_document_is_kept_to(server, kept, method, path, mode):
     operation = kept[path][method]
 

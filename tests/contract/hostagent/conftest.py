@@ -1,4 +1,5 @@
-"""The worlds that the contract of host agents is held in: the real agent with real guests.
+"""The worlds that the contract of host agents is held in: the real agent with real guests, and the
+fake that the control plane is tested with.
 
 A test that has `world` sees only the generated client. Commands that it runs are `echo`, `cat`,
 `sleep`, `false`, `pwd`, `env` and `sh -c` with `exit N`, `echo`, `kill -9 $$`: what a fake has to
@@ -10,7 +11,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from agent_client import AgentProcess, UnixTransport, command
+from agent_client import AgentProcess, UnixTransport, client, command
+from fakes.host_agent import FakeHostAgent, serving
 from leaks import LeakCheck
 from wrennd.core.ids import new_sandbox_id
 from wrennd.gen.hostagent.hostagent_connect import HostAgentServiceClientSync
@@ -58,10 +60,21 @@ class World:
         return self.client.exec(ExecRequest(sandbox_id=sandbox_id, command=command(*argv), **more))
 
 
-@pytest.fixture(scope="module", params=[pytest.param("real", marks=pytest.mark.vm)])
+@pytest.fixture(scope="module", params=["fake", pytest.param("real", marks=pytest.mark.vm)])
 def world(request, tmp_path_factory) -> Iterator[World]:
     """Ends with all its sandboxes, and leaves nothing behind."""
-    yield from _real(request.getfixturevalue("layout"), tmp_path_factory.mktemp("agent"))
+    if request.param == "fake":
+        yield from _fake(tmp_path_factory.mktemp("agent"))
+    else:
+        yield from _real(request.getfixturevalue("layout"), tmp_path_factory.mktemp("agent"))
+
+
+def _fake(folder) -> Iterator[World]:
+    path = folder / "agent.sock"
+    with serving(FakeHostAgent(), path):
+        yield World(
+            client=client(path), transport=UnixTransport(path), is_real=False, template="base"
+        )
 
 
 def _real(layout, folder) -> Iterator[World]:
