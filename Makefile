@@ -26,7 +26,7 @@ FIRECRACKER ?=
 LAB_ARGS ?=
 LAB_FIRECRACKER = $(if $(FIRECRACKER),--firecracker "$(FIRECRACKER)")
 
-.PHONY: help run test test-all lab lab-shell check bench bench-boot bench-pause bench-pager bench-collapse bench-disk bench-envd fresh install proto clean packages test-packages
+.PHONY: help run test test-all lab lab-shell check bench bench-boot bench-pause bench-pager bench-collapse bench-disk bench-envd bench-server fresh install proto clean packages test-packages
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
@@ -69,6 +69,9 @@ bench-disk: $(VENV)/.dev test-packages ## Measure disks of each driver, and what
 
 bench-envd: $(VENV)/.dev test-packages ## Measure the guest agent inside a guest (minutes)
 	@$(VENV)/bin/python tests/bench/envd.py
+
+bench-server: $(VENV)/.dev test-packages ## Measure what the server adds to each call
+	@$(VENV)/bin/python tests/bench/server.py -n $(N)
 
 bench-pager: $(VENV)/.dev test-packages ## Measure the pager beside one in C
 	@$(VENV)/bin/python tests/bench/pager.py -n $(N)

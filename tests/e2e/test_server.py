@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -77,6 +78,24 @@ def test_all_of_it_is_killed_and_nothing_is_lost(shared_world, client):
     assert client.resume(paused.id).state == "running"
     for box in (running, paused):
         client.destroy(box.id)
+
+
+@pytest.mark.long
+def test_twenty_at_once_and_all_are_found_again(shared_world, client):
+    first = client.create(**SMALL)
+    client.snapshot(first.id, TEMPLATE, pause=False)
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda _: client.create(TEMPLATE), range(20)))
+        names = list(pool.map(lambda box: client.exec(box.id, "hostname").stdout.strip(), made))
+        assert names == [box.id for box in made]
+        shared_world.kill("wrenn up", "wrennd.host.agent", "wrennd.control")
+        shared_world.start()
+        assert {box.id for box in client.list()} == {first.id, *names}
+        assert all(box.state == "running" for box in client.list())
+        again = pool.map(lambda box: client.exec(box.id, "hostname").stdout.strip(), made)
+        assert list(again) == names
+        list(pool.map(lambda box: client.destroy(box.id), (first, *made)))
+    client.delete_snapshot(TEMPLATE)
 
 
 def test_it_goes_on_with_what_commands_have_made(shared_world, client):
