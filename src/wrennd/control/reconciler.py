@@ -47,13 +47,6 @@ class Reconciler:
         self._since: dict[str, int] = {}
         self._templates_ms = 0
         self._has_run = False
-        self._has_compared = False
-
-    @property
-    def has_compared(self) -> bool:
-        """Whether the rows were once brought to what the host says since this began: until then
-        they may tell of sandboxes as they were before the server was away."""
-        return self._has_compared
 
     @property
     def has_run(self) -> bool:
@@ -92,7 +85,6 @@ class Reconciler:
         actions = decide(rows, report)
         for action in actions:
             await self._act(action)
-        self._has_compared = True
         await self._look_after(report.now_ms)
         self._has_run = True
         return actions

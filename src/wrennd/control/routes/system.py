@@ -47,8 +47,6 @@ async def _database(services: Services) -> bool:
 
 
 async def _host(services: Services) -> bool:
-    if not services.reconciler.has_compared:
-        return False
     try:
         await services.agent.rpc.get_host(pb.GetHostRequest(), timeout_ms=ASK_S * 1000)
     except Error:
