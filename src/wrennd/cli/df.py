@@ -48,8 +48,8 @@ def _host(found: Host) -> tuple[str, ...]:
     return (
         found.id,
         found.status,
-        size("mem_mib", MIB),
-        size("mem_mib_reserved", MIB),
+        size("memory_mib", MIB),
+        size("memory_mib_reserved", MIB),
         size("disk_bytes"),
         size("disk_bytes_free"),
         size("disk_bytes_reserved"),

@@ -13,6 +13,7 @@ from wrennd.core.errors import NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from wrennd.core.config import Config
     from wrennd.server.facts import Facts
@@ -51,6 +52,29 @@ def down(config: Config) -> None:
     if found is None:
         raise NotFound(f"no server of {config.data_dir} runs", hint="wrenn up starts one")
     kill_and_wait(found.pid, found.start_time, signal.SIGTERM, Deadline.after(END_S))
+
+
+def install(config: Config, options: list[str]) -> Path:
+    """Make it a service of systemd, started now and at each boot. Errors: HostUnsuitable."""
+    from wrennd.server import units
+
+    return units.install(options, {"WRENN_DATA_DIR": str(config.data_dir)})
+
+
+def uninstall(config: Config, *, purge: bool) -> list[str]:
+    """Remove the service and what the server keeps; what was removed, a line each.
+
+    purge: the data directory with all sandboxes, the system user and the key, too; the caller has
+    destroyed the sandboxes. Nothing of it is an error when it is not there.
+    """
+    from wrennd.server import units
+    from wrennd.server.purge import purged
+
+    done = [f"the service {units.NAME}"] if units.uninstall() else []
+    if running(config) is not None:
+        down(config)
+        done.append("the running server")
+    return done + (purged(config.data_dir) if purge else [])
 
 
 def running(config: Config) -> Facts | None:

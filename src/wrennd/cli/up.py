@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from wrennd.cli import serving, standalone
+from wrennd.cli import place, serving, standalone
+from wrennd.cli.main import explain
 from wrennd.cli.options import DataDir, configured
 from wrennd.cli.progress import Progress
 from wrennd.core.config import Config
@@ -16,6 +17,7 @@ from wrennd.core.states import State
 from wrennd.core.timings import Timings
 
 UP_HELP = "Run the server of this machine, until Ctrl-C; sandboxes live on without it."
+UNINSTALL_HELP = "Remove the server's service; with --purge all that it has, too."
 DOWN_HELP = "End the server of this machine; its sandboxes go on, unless you say otherwise."
 
 
@@ -34,9 +36,19 @@ def up(
         bool,
         typer.Option("--insecure-http", help="Let other machines in; keys cross in the clear."),
     ] = False,
+    install: Annotated[
+        bool, typer.Option("--install", help="Make it a service of systemd, and start that.")
+    ] = False,
     data_dir: DataDir = None,
 ) -> None:
     config = configured(data_dir, log_level="info")
+    if install:
+        options = ["--listen", listen, "--domain", domain]
+        options += ["--database", database] if database else []
+        options += ["--insecure-http"] if insecure_http else []
+        unit = serving.install(config, options)
+        print(f"{unit} is written and started: systemctl status wrenn, journalctl -u wrenn")
+        return
     serving.up(
         config,
         listen=listen,
@@ -47,6 +59,24 @@ def up(
     )
 
 
+def uninstall(
+    purge: Annotated[
+        bool,
+        typer.Option("--purge", help="Sandboxes, images, database, key and system user, too."),
+    ] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Without --purge sandboxes and all data stay, and a later server goes on with them."""
+    config = configured(data_dir)
+    if purge:
+        _kill_served(config)
+    done = serving.uninstall(config, purge=False)
+    if purge:
+        _kill_all(config)
+        done += serving.uninstall(config, purge=True)
+    print("\n".join(f"removed: {each}" for each in done) or "there was nothing to remove")
+
+
 def down(
     pause: Annotated[bool, typer.Option("--pause", help="Pause what runs.")] = False,
     kill: Annotated[bool, typer.Option("--kill", help="Destroy all sandboxes.")] = False,
@@ -55,6 +85,8 @@ def down(
     if pause and kill:
         raise InvalidInput("--pause and --kill exclude each other")
     config = configured(data_dir)
+    if kill:
+        _kill_served(config)
     try:
         serving.down(config)
     except NotFound:
@@ -73,6 +105,19 @@ def _pause_all(config: Config) -> None:
             sandboxes.pause(box.id, Timings())
 
     _each(config, lambda box: box.state is State.RUNNING, pause, "paused")
+
+
+def _kill_served(config: Config) -> None:
+    """By the server, as long as it runs, so that it knows what became of them. What is left (it
+    may not answer, or they may be other projects') is `_kill_all`'s."""
+    if serving.running(config) is None:
+        return
+    try:
+        sandboxes = place.existing(config)
+        for box in sandboxes.list():
+            sandboxes.kill(box.id)
+    except Error as error:
+        explain(error)
 
 
 def _kill_all(config: Config) -> None:
