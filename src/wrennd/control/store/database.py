@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DisconnectionError, IntegrityError, SQLAlchemyError
 
 from wrennd.core.errors import InvalidInput, Unavailable
@@ -96,10 +96,20 @@ def make_engine(url: str, *, busy_s: float = BUSY_S) -> Engine:
             f"{url!r} is not the URL of a database", hint="as in sqlite:////var/lib/wrenn/wrenn.db"
         ) from error
     if parsed.get_backend_name() != "sqlite":
-        return create_engine(parsed, pool_pre_ping=True, pool_size=THREADS)
+        return _server_engine(parsed)
     if not parsed.database or parsed.database == ":memory:":
         raise InvalidInput(f"{url!r} names no file", hint="as in sqlite:////var/lib/wrenn/wrenn.db")
     return _sqlite_engine(Path(parsed.database), busy_s)
+
+
+def _server_engine(url: URL) -> Engine:
+    try:
+        return create_engine(url, pool_pre_ping=True, pool_size=THREADS)
+    except (SQLAlchemyError, ModuleNotFoundError) as error:
+        raise InvalidInput(
+            f"this server can't speak to {url.drivername}: {error}",
+            hint="install that database's driver beside it",
+        ) from error
 
 
 def _sqlite_engine(path: Path, busy_s: float) -> Engine:
