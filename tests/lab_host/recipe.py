@@ -48,8 +48,11 @@ KERNEL = KernelRecipe(
     # which needs a modprobe that the initrd does not have.
     modules=("crc32c_generic", "virtio_pci", "virtio_blk", "ext4"),
 )
-# Of the extra `dev`, what no test calls.
-_NOT_INSIDE = ("buf-bin", "protoc-gen-py", "protoc-gen-connectrpc", "mypy", "ruff")
+# Of the extra `dev`, what no test calls in there.
+_NOT_INSIDE = (
+    *("buf-bin", "protoc-gen-py", "protoc-gen-connectrpc", "mypy", "ruff"),
+    *("playwright", "pytest-xdist", "schemathesis"),
+)
 _INPUTS = (
     HERE / "recipe.py",
     HERE / "disk.py",
@@ -82,7 +85,8 @@ def requirements() -> list[str]:
 def digest() -> str:
     """Of our own inputs: another one means that the disk must be built anew."""
     declared = _declared()
-    package = [declared["build-system"], declared["project"], declared["tool"]["setuptools"]]
+    scripts, modules = declared["project"]["scripts"], declared["tool"]["setuptools"]["ext-modules"]
+    package = [requirements(), scripts, modules]
     found = hashlib.sha256(json.dumps(package, sort_keys=True).encode())
     builders = Path(wrennd.__path__[0]) / "images"
     for path in (*_INPUTS, *(builders / name for name in _BUILDERS)):
