@@ -93,8 +93,11 @@ class TestPage:
     def answer(self, dialog, button):
         self.page.click(f"{dialog} button:has-text('{button}')")
 
-    def whole_life(self):
-        """A sandbox from its creation to its end, with a snapshot; yields at what may be seen."""
+    def whole_life(self, *, leaves=0):
+        """A sandbox from its creation to its end, with a snapshot; yields at what may be seen.
+
+        leaves: how many others there are.
+        """
         page = self.page
         page.click("#create-button")
         assert self.last_operation("create") == "done"
@@ -132,6 +135,6 @@ class TestPage:
         page.click("#destroy")
         self.answer("#confirm-dialog", "Destroy")
         assert self.last_operation("destroy") == "done"
-        self.see("#boxes li").to_have_count(0)
+        self.see("#boxes li").to_have_count(leaves)
         self.see("#detail").to_be_hidden()
         yield "destroyed"

@@ -1,64 +1,23 @@
 """`wrenn run -t`, driven through a terminal of the test's own as a person would."""
 
-import fcntl
-import os
-import pty
-import re
-import select
 import signal
-import struct
-import subprocess
 import termios
-import time
 
 import pytest
 
-from wrenn_command import WRENN, environment, wrenn
+from screen import Screen as AnyScreen
+from wrenn_command import wrenn
 
-PATIENCE_S = 90
 # Says that it runs, which is when the terminal's signals are its own; the quotes tell the words
 # that are printed from those that are typed.
 SLEEP = "sh -c 'echo run_''ning; exec sleep 1000'\n"
 
 
-class Screen:
-    """The far end of a terminal in which `wrenn` runs: what a person sees and types."""
+class Screen(AnyScreen):
+    """`wrenn run -t` in it."""
 
-    def __init__(self, data_dir, *command, rows=24, cols=80):
-        self.master, self.slave = pty.openpty()
-        self.resize(rows, cols)
-        self.before = termios.tcgetattr(self.slave)
-        self.child = subprocess.Popen(
-            # Executes `wrenn` in its own place: its pid is the child's.
-            ["setsid", "--ctty", WRENN, "run", "--template", "busybox", "-t", *command],
-            stdin=self.slave,
-            stdout=self.slave,
-            stderr=self.slave,
-            env=environment(data_dir, TERM="vt100"),
-        )
-        self.seen = ""
-
-    def resize(self, rows, cols):
-        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))
-
-    def type(self, text):
-        os.write(self.master, text.encode())
-
-    def wait_for(self, pattern):
-        """The match, once the screen shows it; what came before is forgotten."""
-        until = time.monotonic() + PATIENCE_S
-        while not (found := re.search(pattern, self.seen)):
-            ready = select.select([self.master], [], [], max(0, until - time.monotonic()))[0]
-            assert ready, f"{pattern!r} never came; seen: {self.seen!r}"
-            self.seen += os.read(self.master, 65536).decode(errors="replace")
-        self.seen = self.seen[found.end() :]
-        return found
-
-    def close(self):
-        self.child.kill()
-        self.child.wait()
-        os.close(self.master)
-        os.close(self.slave)
+    def __init__(self, data_dir, *command, **size):
+        super().__init__(data_dir, "run", "--template", "busybox", "-t", *command, **size)
 
 
 @pytest.fixture

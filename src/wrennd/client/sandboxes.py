@@ -70,6 +70,7 @@ class ServerSandboxes:
             wanted.template,
             vcpus=wanted.vcpus,
             memory_mib=wanted.mem_mib,
+            disk_mib=wanted.disk_mib,
             env=wanted.env,
             dns=wanted.dns,
         )
