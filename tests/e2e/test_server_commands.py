@@ -15,9 +15,11 @@ from real_server import serving
 from screen import Screen
 from wrenn_command import WRENN, environment, wrenn
 
+pytestmark = pytest.mark.long
 SMALL = ("--template", "busybox", "--memory", "128")
 TIMEOUT_S = 90
 PORT = 8080
+NAME = "commands-test"
 MIB = 1 << 20
 
 
@@ -87,11 +89,11 @@ def test_a_pause_a_snapshot_and_what_is_told_of_them(command, box):
     assert phases["freeze"] > 0
     assert "is paused" in command("exec", box, "--", "true", code=125).stderr
     command("resume", box)
-    command("snapshot", "create", box, "golden")
+    command("snapshot", "create", box, NAME)
     for listing, key in ((("snapshot", "ls"), "snapshots"), (("template", "ls"), "templates")):
         rows = json.loads(command(*listing, "--json").stdout)[key]
-        assert "golden" in [row["name"] for row in rows]
-    command("template", "rm", "golden")
+        assert NAME in [row["name"] for row in rows]
+    command("template", "rm", NAME)
     kinds = [row["kind"] for row in json.loads(command("events", "--json", box).stdout)["events"]]
     assert kinds[0] == "create"
     assert {"pause", "resume", "snapshot"} <= set(kinds)
@@ -218,7 +220,6 @@ def test_the_control_plane_has_no_rights_and_is_started_again(shared_world, box,
     assert command("exec", box, "--", "echo", "still there").stdout == "still there\n"
 
 
-@pytest.mark.long
 def test_a_whole_life_by_the_page(shared_world):
     import browser_page
 
