@@ -13,7 +13,7 @@ import pytest
 
 from agent_client import AgentProcess, UnixTransport, refused
 from wrennd.core.deadline import Deadline
-from wrennd.core.errors import AlreadyExists, InvalidInput, NotFound, WrongState
+from wrennd.core.errors import AlreadyExists, InvalidInput, NoCapacity, NotFound, WrongState
 from wrennd.core.ids import new_sandbox_id
 from wrennd.core.states import State
 from wrennd.gen.hostagent import hostagent_pb as pb
@@ -225,3 +225,16 @@ def test_the_unknown_is_not_found(agent):
     agent.start()
     with refused(NotFound):
         agent.client.get_sandbox(pb.GetSandboxRequest(sandbox_id=new_sandbox_id()))
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_made(agent, layout):
+    agent.start()
+    there = agent.client.get_host(pb.GetHostRequest()).capacity
+    too_much = pb.CreateSandboxRequest(
+        sandbox_id=new_sandbox_id(), template="busybox", mem_mib=there.mem_mib
+    )
+    with refused(NoCapacity) as error:
+        agent.client.create_sandbox(too_much)
+    assert f"{there.mem_mib} MiB" in str(error.value)
+    assert list(layout.sandboxes.glob("*")) == []
+    assert agent.client.get_host(pb.GetHostRequest()).capacity.mem_mib_reserved == 0

@@ -22,7 +22,9 @@ from wrennd.storage.usage import disk_usage
 MIB = 1 << 20
 # Never given out: records, logs, and the blocks that files need besides their content.
 FLOOR_BYTES = 256 * MIB
-COPY = "copy"  # the driver whose snapshots are whole copies
+# The driver whose snapshots share all blocks with their disk. Those of `dm` do where the filesystem
+# can clone, which is not looked at: too much is set aside then.
+SHARING = "reflink"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +52,12 @@ class Used:
 
 
 def room_for(mem_mib: int, vcpus: int, *, disk: Path | None, overlay: str) -> Room:
-    """Of a sandbox with that much memory and that disk, which may not be there yet.
+    """Of a sandbox with that much memory. disk: what is copied when it is made, and with each
+    pause; None: nothing.
 
     A pause writes the pages that changed twice: once by the VMM, once as they are kept.
     """
-    kept = disk_usage(disk) if disk is not None and overlay == COPY else 0
+    kept = disk_usage(disk) if disk is not None and overlay != SHARING else 0
     return Room(
         mem_mib=mem_mib + VMM_OVERHEAD_MIB,
         pause_bytes=2 * mem_mib * MIB + kept,

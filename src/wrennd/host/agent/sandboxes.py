@@ -29,8 +29,10 @@ from wrennd.host.record import Journal, Terms
 from wrennd.snapshot.reader import DISK, open_snapshot
 from wrennd.storage import drivers
 from wrennd.storage.images import Image, ImageStore
+from wrennd.storage.usage import disk_usage
 
 log = logging.getLogger(__name__)
+COPY, DM = "copy", "dm"  # names of disk drivers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,10 +83,11 @@ class Sandboxes:
     def _room_of(self, wanted: SandboxRequest) -> Room:
         template = templates.find(self._layout, wanted.template)
         if template is None:
-            spec = wanted.to_spec()
-            store = ImageStore(self._layout)
-            disk = store.find(spec.image).rootfs if store.has(spec.image) else None
-            return room_for(spec.mem_mib, spec.vcpus, disk=disk, overlay=self._driver())
+            spec, store, driver = wanted.to_spec(), ImageStore(self._layout), self._driver()
+            # The disks of the other drivers begin empty.
+            is_copied = driver == COPY and store.has(spec.image)
+            disk = store.find(spec.image).rootfs if is_copied else None
+            return room_for(spec.mem_mib, spec.vcpus, disk=disk, overlay=driver)
         facts = open_snapshot(template.directory).manifest.facts
         spec = locked(wanted, facts)
         disk = template.directory / DISK
@@ -109,6 +112,8 @@ class Sandboxes:
             states = (State.PAUSED, State.ERROR) if wants_error else (State.PAUSED,)
             require(found.id, found.state, *states, reason=found.error)
             with self._admission.reserved(found.id, self._room_again(journal)):
+                # At no moment it runs with a time that was over while it was paused.
+                journal.update(expiry_set_ms=now_ms())
                 self._local.resume_held(
                     journal, timings, cold=wanted.is_cold, discard=wanted.discard
                 )
@@ -152,14 +157,25 @@ class Sandboxes:
         """A snapshot template of it. Errors: as of `LocalSnapshots.create`."""
         timings = Timings()
         with self._operation(sandbox_id, terms, timings) as journal:
-            found = journal.record
-            if found.state is State.RUNNING and not ends_paused:
-                room = self._room_again(journal)
-                self._admission.check_disk(found.id, 2 * room.pause_bytes, "a snapshot")
+            self._check_room_to_freeze(journal, ends_paused=ends_paused)
             self._snapshots.create_held(
                 journal, name, timings, ends_paused=ends_paused, overwrite=overwrite
             )
         return self._catalogue.get(sandbox_id), timings
+
+    def _check_room_to_freeze(self, journal: Journal, *, ends_paused: bool) -> None:
+        """One that goes on may have to be paused besides; a dm disk becomes one with its base.
+
+        Errors: NoCapacity.
+        """
+        found, paths = journal.record, journal.paths
+        wanted = 0
+        if found.state is State.RUNNING and not ends_paused:
+            wanted += 2 * self._room_again(journal).pause_bytes
+        if found.overlay == DM:
+            wanted += disk_usage(paths.data)
+        if wanted:
+            self._admission.check_disk(found.id, wanted, "a snapshot")
 
     def remove_template(self, name: str) -> None:
         """Errors: NotFound, InvalidInput."""
