@@ -21,6 +21,7 @@ from wrennd.core.errors import (
 from wrennd.gen.hostagent import hostagent_pb as pb
 
 SIGNALS = {"SIGKILL": 137, "SIGTERM": 143, "": 137}
+OUT_OF_TIME = 124
 USERS = {"root": "/root", "user": "/home/user"}
 
 
@@ -190,6 +191,11 @@ class Guest:
         process.kill_code = SIGNALS[signal]
         assert process.task is not None
         process.task.cancel()
+
+    def end_late(self, process: Process) -> None:
+        """It is out of time."""
+        self.kill(process, "SIGKILL")
+        process.kill_code = OUT_OF_TIME
 
     def end(self) -> None:
         for process in list(self.processes.values()):

@@ -47,6 +47,7 @@ CODES = {
     504: Code.DEADLINE_EXCEEDED,
 }
 CHUNK = 64 << 10
+FOREVER_S = 1e6
 MIN_DISK_MIB = 64
 
 
@@ -366,10 +367,13 @@ class FakeHostAgent(HostAgentService):
             process, events = guest.start(
                 request.command or pb.CommandSpec(), has_stdin=request.has_stdin
             )
+            limit_s = request.timeout_s or FOREVER_S
+            late = asyncio.get_running_loop().call_later(limit_s, guest.end_late, process)
             try:
                 async for event in following(process, events):
                     yield pb.ExecStreamResponse(event=event)
             finally:
+                late.cancel()
                 guest.kill(process, "SIGKILL")
 
     async def start_background(
