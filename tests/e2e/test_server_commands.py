@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import re
+import signal
 import subprocess
 import threading
 from pathlib import Path
@@ -60,6 +61,21 @@ def test_commands_use_the_server(command, box, shared_world):
     assert (said.stdout, said.stderr) == ("out\n", "err\n")
     assert "was not found" in command("exec", box, "--", "no-such", code=127).stderr
     assert "no sandbox" in command("exec", "zzzzz", "--", "true", code=125).stderr
+
+
+def test_a_command_ends_with_the_one_that_started_it(command, box, shared_world):
+    command("exec", "--timeout", "2", box, "--", "sleep", "1111", code=124)
+    with subprocess.Popen(
+        [WRENN, "exec", box, "--", "sh", "-c", "echo begun; exec sleep 1111"],
+        stdout=subprocess.PIPE,
+        env=environment(shared_world.layout.data_dir),
+    ) as child:
+        assert child.stdout.readline() == b"begun\n"
+        child.send_signal(signal.SIGINT)
+        assert child.wait(TIMEOUT_S) == 128 + signal.SIGINT
+    left = "ps -o args | grep '[s]leep 1111'"
+    ended = f"for i in $(seq 300); do {left} || exit 0; sleep 0.1; done; exit 1"
+    command("exec", box, "--", "sh", "-c", ended)
 
 
 def test_bytes_and_trees_pass_unchanged(shared_world, box, command, tmp_path):

@@ -32,8 +32,8 @@ def up(
     is_up: Callable[[str, str, str], None],
 ) -> None:
     """Run a server until a signal comes. `is_up` is told where it is, in which file there is a key
-    for it, and that key ("" when it can't be read)."""
-    from wrennd.server.serve import key_of, serve
+    for it, and that key if this start has made it, else ""."""
+    from wrennd.server.serve import serve
     from wrennd.server.settings import settings
     from wrennd.storage.layout import Layout
 
@@ -41,7 +41,7 @@ def up(
     wanted = settings(
         layout, listen=listen, domain=domain, database=database, is_insecure=is_insecure
     )
-    serve(config, layout, wanted, lambda found: is_up(found.url, found.key_file, key_of(found)))
+    serve(config, layout, wanted, lambda found, key: is_up(found.url, found.key_file, key))
 
 
 def down(config: Config) -> None:

@@ -23,9 +23,10 @@ ASK_TIMEOUT_S = 2.0
 
 
 def serve(
-    config: Config, layout: Layout, settings: Settings, is_up: Callable[[Facts], None]
+    config: Config, layout: Layout, settings: Settings, is_up: Callable[[Facts, str], None]
 ) -> None:
-    """Run until a signal comes. `is_up` is called when it is ready.
+    """Run until a signal comes. `is_up` is called when it is ready, with the key that this start
+    has made: "" unless it was the first one.
 
     Errors: HostUnsuitable, AlreadyExists when one runs, Error when it can't start.
     """
@@ -39,6 +40,7 @@ def serve(
         account.give(settings.state_dir, user)
         if settings.key_file.parent != settings.state_dir:
             account.give(settings.key_file.parent, user)
+        had_key = settings.key_file.exists()
         supervisor = Supervisor(
             (parts.agent(config, run, user), parts.control(config, settings, run, user)), came
         )
@@ -55,7 +57,7 @@ def serve(
         )
         facts.write(run.facts)
         held.callback(run.facts.unlink, missing_ok=True)
-        is_up(facts)
+        is_up(facts, "" if had_key else key_of(facts))
         supervisor.run()
 
 
