@@ -58,7 +58,13 @@ def install(config: Config, options: list[str]) -> Path:
     """Make it a service of systemd, started now and at each boot. Errors: HostUnsuitable."""
     from wrennd.server import units
 
-    return units.install(options, {"WRENN_DATA_DIR": str(config.data_dir)})
+    environment = {
+        "WRENN_DATA_DIR": str(config.data_dir),
+        "WRENN_VMM": config.vmm,
+        "WRENN_OVERLAY": config.overlay,
+        "WRENN_NETWORK_POOL": config.network_pool,
+    }
+    return units.install(options, environment)
 
 
 def uninstall(config: Config, *, purge: bool) -> list[str]:

@@ -42,14 +42,15 @@ WantedBy=multi-user.target
 
 
 def text(command: Sequence[str], environment: dict[str, str]) -> str:
-    """The unit. A `%` or `$` means something to systemd, unless it is doubled."""
-    lines = (f'Environment="{_escaped(f"{name}={value}")}"' for name, value in environment.items())
-    words = " ".join(_escaped(shlex.quote(word)) for word in command)
-    return UNIT.format(command=words, environment="\n".join(lines))
+    """The unit. To systemd a `%` means something everywhere, a `$` in commands (systemd.exec(5),
+    systemd.service(5)), unless it is doubled."""
+    lines = [f'Environment="{_value(f"{name}={value}")}"' for name, value in environment.items()]
+    words = [shlex.quote(word).replace("%", "%%").replace("$", "$$") for word in command]
+    return UNIT.format(command=" ".join(words), environment="\n".join(lines))
 
 
-def _escaped(word: str) -> str:
-    return word.replace("%", "%%").replace("$", "$$")
+def _value(text: str) -> str:
+    return text.replace("\\", r"\\").replace('"', r"\"").replace("%", "%%")
 
 
 def install(options: Sequence[str], environment: dict[str, str]) -> Path:

@@ -155,6 +155,38 @@ def test_a_request_and_its_response_pass(served, port):
     assert served.backend.touched.get(timeout=TIMEOUT_S) == BOX
 
 
+@pytest.mark.parametrize(
+    ("method", "answered"),
+    [
+        ("HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"),
+        ("GET", b"HTTP/1.1 304 Not Modified\r\nETag: x\r\n\r\n"),
+        ("GET", b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n"),
+        ("GET", b"HTTP/1.0 200 OK\r\n\r\n"),
+    ],
+    ids=["HEAD", "304", "100 before", "HTTP/1.0"],
+)
+def test_responses_without_a_body_leave_the_connection_usable(served, port, method, answered):
+    number, accepted = port
+    with client(served) as to_server:
+        for _ in range(2):
+            to_server.request(method, "/", headers={"Host": name_of(number)})
+            with accepted() as at_port:
+                until(at_port, b"\r\n\r\n")
+                at_port.sendall(answered)
+            assert to_server.getresponse().read() == b""
+
+
+def test_a_body_that_waits_to_be_asked_for(served, port):
+    number, accepted = port
+    with socket.create_connection(("127.0.0.1", served.port), timeout=TIMEOUT_S) as raw:
+        head = f"PUT / HTTP/1.1\r\nHost: {name_of(number)}\r\nContent-Length: 4\r\n"
+        raw.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
+        at_port = accepted()
+        until(raw, b"HTTP/1.1 100 Continue\r\n\r\n")
+        raw.sendall(b"body")
+        until(at_port, b"\r\n\r\nbody")
+
+
 def test_both_bodies_pass_piece_by_piece(served, port):
     number, accepted = port
     with client(served) as to_server:
