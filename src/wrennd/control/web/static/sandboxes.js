@@ -78,7 +78,7 @@ function draw() {
   known.forEach((box, index) => {
     const row = rows.get(box.id) ?? newRow(box.id);
     if (list.children[index] !== row.element) list.insertBefore(row.element, list.children[index] ?? null);
-    say(row.about, `${box.template} · ${box.vcpus} vCPU · ${box.memory_mib} MiB · ${since(box.created_at)}`);
+    say(row.about, `${box.template} · ${box.memory_mib} MiB · ${since(box.created_at)}`);
     chip(row.chip, box.state);
     row.button.setAttribute("aria-current", String(box.id === chosenId));
   });
