@@ -97,10 +97,10 @@ class _Body:
         self._connection.close()
 
 
-def client(path: Path) -> HostAgentServiceClientSync:
+def client(path: Path, *, timeout_s: float = 120.0) -> HostAgentServiceClientSync:
     return HostAgentServiceClientSync(
         BASE,
-        http_client=SyncClient(UnixTransport(path)),
+        http_client=SyncClient(UnixTransport(path, timeout_s)),
         accept_compression=(),
         send_compression=None,
     )

@@ -7,11 +7,13 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from connectrpc.errors import ConnectError
+from protobuf import Oneof
 
-from agent_client import AgentProcess, command, refused
+from agent_client import AgentProcess, client, command, refused
 from wrenn_command import running, wrenn
 from wrennd.core.config import Config
 from wrennd.core.deadline import Deadline
@@ -210,6 +212,7 @@ def test_what_is_left_alone_is_paused_and_what_is_used_is_not(agent):
     until(lambda: get(agent, made).state == "paused", "its second pause")
 
 
+@pytest.mark.long
 def test_what_is_destroyed_at_its_time_is_told(agent):
     ends = pb.Expiry(after=pb.Expiry.After.DEADLINE, seconds=1, action=pb.Expiry.Action.DESTROY)
     made = create(agent, expiry=ends)
@@ -228,6 +231,45 @@ def states(agent):
 def gone(agent):
     found = agent.client.list_sandboxes(pb.ListSandboxesRequest()).gone
     return {one.id: one.cause for one in found}
+
+
+@pytest.mark.long
+def test_large_files_and_slow_readers_cost_no_memory(agent):
+    """32 MiB each way, and a command that writes what nobody reads."""
+    made = create(agent)
+    chunk = bytes(range(256)) * 1024
+
+    def parts():
+        target = pb.WriteFileRequest.Target(sandbox_id=made, path="/root/large")
+        yield pb.WriteFileRequest(part=Oneof("target", target))
+        for _ in range(128):
+            yield pb.WriteFileRequest(part=Oneof("chunk", chunk))
+
+    before = resident_mib(agent)
+    assert agent.client.write_file(parts()).size == 128 * len(chunk)
+    read = pb.ReadFileRequest(sandbox_id=made, path="/root/large")
+    assert sum(len(one.chunk) for one in agent.client.read_file(read)) == 128 * len(chunk)
+    unread = agent.client.exec_stream(
+        pb.ExecStreamRequest(sandbox_id=made, command=command("cat", "/root/large"))
+    )
+    next(unread)
+    abandoned = agent.client.read_file(read)
+    next(abandoned)
+    assert say(agent, made, "sleep", "2") == b""
+    assert resident_mib(agent) < before + 24
+    unread.close()
+    abandoned.close()
+    many = command("head", "-c", "17m", "/dev/zero")
+    request = pb.ExecRequest(sandbox_id=made, command=many, timeout_s=250)
+    cut = client(agent.socket, timeout_s=280).exec(request)
+    assert cut.is_truncated
+    assert len(cut.stdout) == 16 << 20
+
+
+def resident_mib(agent):
+    status = Path(f"/proc/{agent.running.pid}/status").read_text()
+    (line,) = [line for line in status.splitlines() if line.startswith("VmRSS:")]
+    return int(line.split()[1]) >> 10
 
 
 @pytest.mark.long

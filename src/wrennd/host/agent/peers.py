@@ -31,13 +31,14 @@ def listening(path: Path) -> Iterator[socket.socket]:
     What a dead server left there is replaced. Errors: AlreadyExists when something lives there, or
     it is no socket; InvalidInput for a path that is too long.
     """
-    if len(os.fsencode(path)) > MAX_PATH:
-        raise InvalidInput(f"{path} is too long for a socket: {MAX_PATH} bytes are the limit")
+    # Under another name until its mode is right: nobody connects before.
+    draft = path.with_name(f".{path.name}.tmp")
+    if len(os.fsencode(draft)) > MAX_PATH:
+        most = MAX_PATH - len(".tmp") - 1
+        raise InvalidInput(f"{path} is too long for a socket: {most} bytes are the limit")
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     _remove_dead(path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-        # Under another name until its mode is right: nobody connects before.
-        draft = path.with_name(f".{path.name}.{os.getpid()}"[:40])
         draft.unlink(missing_ok=True)
         listener.bind(os.fspath(draft))
         try:
