@@ -49,7 +49,7 @@ class ControlPlane:
         return str(self.api.get(f"/v1/sandboxes/{sandbox_id}").json()["state"])
 
     def wait_until_ready(self) -> None:
-        deadline = Deadline.after(20)
+        deadline = Deadline.after(60)
         while self.anonymous.get("/health").status_code != 200:
             deadline.check("the server's readiness")
 
@@ -60,7 +60,7 @@ class ControlPlane:
             self.url.replace("http:", "ws:") + path,
             additional_headers=headers,
             proxy=None,
-            open_timeout=20,
+            open_timeout=60,
         )
 
 
@@ -71,7 +71,7 @@ def make_settings(directory: Path, **changes: Any) -> Settings:
         key_file=directory / "admin.key",
         reconcile_s=0.1,
         grace_s=0.0,
-        bounds=Bounds(answer_s=20, body_s=20, auth_frame_s=20),
+        bounds=Bounds(answer_s=60, body_s=60, auth_frame_s=60),
     )
     return replace(settings, **changes)
 
@@ -102,7 +102,7 @@ def over(agent: FakeHostAgent, settings: Settings) -> Iterator[ControlPlane]:
         held.enter_context(running(app, bound))
 
         def client(headers: dict[str, str]) -> httpx.Client:
-            made = httpx.Client(base_url=url, headers=headers, timeout=30, trust_env=False)
+            made = httpx.Client(base_url=url, headers=headers, timeout=60, trust_env=False)
             return held.enter_context(made)
 
         yield ControlPlane(

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import socket
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Literal
 
@@ -61,9 +62,21 @@ def listening(listen: str) -> socket.socket:
     return bound
 
 
+class _Server(uvicorn.Server):
+    """uvicorn's, which at its end waits for answers: those that have no end are ended first."""
+
+    def __init__(self, config: uvicorn.Config, end_streams: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._end_streams = end_streams
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._end_streams()
+        await super().shutdown(sockets)
+
+
 async def serve(settings: Settings, database: Database, bound: socket.socket) -> None:
     app = create_app(settings, database, AgentClient(settings.agent))
-    server = uvicorn.Server(
+    server = _Server(
         uvicorn.Config(
             behind_edge(app, app.state.services),
             http=EdgeProtocol,
@@ -74,7 +87,8 @@ async def serve(settings: Settings, database: Database, bound: socket.socket) ->
             ws="websockets-sansio",
             ws_max_size=FRAME_BYTES,
             lifespan="on",
-        )
+        ),
+        app.state.services.bus.close,
     )
     log.info("the control plane listens", extra={"address": settings.listen})
     await server.serve([bound])

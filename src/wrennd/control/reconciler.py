@@ -22,6 +22,7 @@ from wrennd.core.errors import AlreadyExists, Error, Unavailable
 from wrennd.gen.hostagent import hostagent_pb as pb
 
 TEMPLATES_EVERY_MS = 30_000
+SEEN_EVERY_MS = 30_000  # how fresh "last seen" is: what changes nothing is not written
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class Reconciler:
         self._since: dict[str, int] = {}
         self._templates_ms = 0
         self._has_run = False
+        self._noted: tuple[int, list[usage.Count]] = (0, [])
 
     @property
     def has_run(self) -> bool:
@@ -83,6 +85,7 @@ class Reconciler:
         if report is None:
             return []
         actions = decide(rows, report)
+        await self._refresh([each for each in actions if isinstance(each, Refresh)])
         for action in actions:
             await self._act(action)
         await self._look_after(report.now_ms)
@@ -121,9 +124,11 @@ class Reconciler:
             await self._mark("foreign", reason)
             return False
         facts = host_facts(answer)
-        await self._operations.database.run(
-            lambda c: hosts.mark_online(c, self._host, answer.installation, facts)
-        )
+        is_news = known.status != "online" or known.facts != facts
+        if is_news or (known.seen_ms or 0) < now_ms() - SEEN_EVERY_MS:
+            await self._operations.database.run(
+                lambda c: hosts.mark_online(c, self._host, answer.installation, facts)
+            )
         self._operations.metrics.hosts.labels(self._host).set(1)
         if known.status != "online":
             log.info("the host answers", extra={"host": self._host})
@@ -131,12 +136,18 @@ class Reconciler:
 
     async def _mark(self, status: str, reason: str) -> None:
         self._operations.metrics.hosts.labels(self._host).set(0)
-        if (await self._row()).status != status:
+        known = await self._row()
+        if known.status != status:
             log.warning("the host is " + status, extra={"host": self._host, "reason": reason})
-        await self._operations.database.run(lambda c: hosts.mark(c, self._host, status, reason))
+        if (known.status, known.reason) != (status, reason):
+            await self._operations.database.run(lambda c: hosts.mark(c, self._host, status, reason))
 
     async def _row(self) -> HostRow:
-        return await self._operations.database.run(lambda c: hosts.ensure(c, self._host))
+        database = self._operations.database
+        found = await database.read(lambda c: hosts.get(c, self._host))
+        if found is not None:
+            return found
+        return await database.run(lambda c: hosts.ensure(c, self._host))
 
     async def _act(self, action: Action) -> None:
         self._operations.metrics.reconciled.labels(type(action).__name__.lower()).inc()
@@ -144,13 +155,21 @@ class Reconciler:
             case Move():
                 await self._move(action)
             case Refresh():
-                await self._operations.database.run(
-                    lambda c: sandboxes.refresh(c, action.row, action.changes)
-                )
+                pass  # done for all at once
             case Adopt():
                 await self._adopt(action.sandbox)
             case Destroy():
                 self._destroy(action)
+
+    async def _refresh(self, found: list[Refresh]) -> None:
+        """In one transaction: each is written through to the disk."""
+
+        def work(connection: Connection) -> None:
+            for each in found:
+                sandboxes.refresh(connection, each.row, each.changes)
+
+        if found:
+            await self._operations.database.run(work)
 
     async def _move(self, action: Move) -> None:
         row = action.row
@@ -203,9 +222,14 @@ class Reconciler:
         if now - self._templates_ms >= TEMPLATES_EVERY_MS:
             await self._templates.sync()
             self._templates_ms = now
-        counts = await self._operations.database.run(lambda c: usage.note(c, now))
+        counts = await self._operations.database.read(usage.count)
+        noted = (now // usage.MINUTE_MS, counts)
+        if noted != self._noted:
+            await self._operations.database.run(lambda c: usage.note(c, now, counts))
+            self._noted = noted
         for state in RowState:
-            self._operations.metrics.sandboxes.labels(state.value).set(counts.get(state, 0))
+            number = sum(each.count for each in counts if each.state is state)
+            self._operations.metrics.sandboxes.labels(state.value).set(number)
 
 
 def host_facts(answer: pb.GetHostResponse) -> dict[str, Any]:

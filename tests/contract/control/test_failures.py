@@ -22,7 +22,7 @@ def own(tmp_path):
 
 
 def until(look, what):
-    deadline = Deadline.after(20)
+    deadline = Deadline.after(60)
     while not look():
         deadline.check(what)
         time.sleep(0.02)
@@ -139,7 +139,7 @@ def test_of_two_at_once_one_wins(server, step):
         server.agent.hold(step + "_sandbox") as held,
     ):
         first = pool.submit(server.api.post, f"{at}/{step}")
-        assert held.reached.wait(20)
+        assert held.reached.wait(60)
         second = server.api.post(f"{at}/{step}")
         assert code(second) == (409, "wrong_state")
         assert f"{step[:-1]}ing" in second.json()["error"]["message"]
@@ -153,7 +153,7 @@ def test_destroying_while_it_is_made(server):
         server.agent.hold("create_sandbox") as held,
     ):
         first = pool.submit(server.api.post, "/v1/sandboxes", json={"metadata": {"k": "d"}})
-        assert held.reached.wait(20)
+        assert held.reached.wait(60)
         (box,) = server.api.get("/v1/sandboxes?metadata.k=d").json()["sandboxes"]
         assert server.api.delete(f"/v1/sandboxes/{box['id']}").status_code == 204
         held.released.set()

@@ -108,7 +108,7 @@ def test_too_much_at_once(server, at):
     """Refused by what is announced: nothing of it has to be sent."""
     head = {"Content-Type": "multipart/form-data; boundary=xx", "Content-Length": "200000000"}
     url = httpx.URL(server.url)
-    connection = http.client.HTTPConnection(url.host, url.port, timeout=20)
+    connection = http.client.HTTPConnection(url.host, url.port, timeout=60)
     with contextlib.closing(connection):
         headers = {**head, "X-API-Key": server.key}
         connection.request("POST", f"{at}/write", body=iter([b"x" * 1000]), headers=headers)

@@ -253,7 +253,7 @@ def test_events_and_timings(server):
 def test_events_as_they_happen(server):
     headers = {"X-API-Key": server.key}
     with httpx.stream(
-        "GET", f"{server.url}/v1/events/stream", headers=headers, timeout=20, trust_env=False
+        "GET", f"{server.url}/v1/events/stream", headers=headers, timeout=60, trust_env=False
     ) as feed:
         lines = feed.iter_lines()
         assert next(lines) == "event: connected"

@@ -17,7 +17,7 @@ def frames(socket):
     found = []
     try:
         while True:
-            data = socket.recv(timeout=20)
+            data = socket.recv(timeout=60)
             found.append(data if isinstance(data, bytes) else json.loads(data))
     except ConnectionClosed:
         return found
@@ -75,7 +75,7 @@ def test_stop_and_signal(server, box):
 def test_a_command_ends_with_its_socket(server, box):
     with server.socket(f"/v1/sandboxes/{box}/exec/stream") as socket:
         socket.send(json.dumps({"type": "start", "cmd": "sleep", "args": ["99"]}))
-        pid = json.loads(socket.recv(timeout=20))["pid"]
+        pid = json.loads(socket.recv(timeout=60))["pid"]
         process = server.agent.boxes[box].guest.processes[pid]
     while process.exit_code is None:
         server.api.get("/health")
@@ -86,7 +86,7 @@ def test_following_a_process(server, box):
     body = {"cmd": "sleep", "args": ["99"], "background": True}
     pid = server.api.post(f"/v1/sandboxes/{box}/exec", json=body).json()["pid"]
     with server.socket(f"/v1/sandboxes/{box}/processes/{pid}/stream") as socket:
-        assert json.loads(socket.recv(timeout=20)) == {"type": "start", "pid": pid}
+        assert json.loads(socket.recv(timeout=60)) == {"type": "start", "pid": pid}
         server.api.delete(f"/v1/sandboxes/{box}/processes/{pid}")
         assert frames(socket) == [{"type": "exit", "exit_code": 137}]
 
@@ -126,7 +126,7 @@ def test_a_terminal(server, box, shape, is_binary):
 
     with server.socket(f"/v1/{shape}/{box}/pty") as socket:
         socket.send(json.dumps({"type": "start", "cmd": "bash", "cols": 100, "rows": 30}))
-        started = json.loads(socket.recv(timeout=20))
+        started = json.loads(socket.recv(timeout=60))
         assert started["type"] == "started"
         socket.send(json.dumps({"type": "resize", "cols": 120, "rows": 40}))
         if is_binary:
@@ -136,11 +136,11 @@ def test_a_terminal(server, box, shape, is_binary):
             socket.send(json.dumps({"type": "input", "data": typed}))
         shown = ""
         while "40 120" not in shown:
-            data = socket.recv(timeout=20)
+            data = socket.recv(timeout=60)
             shown += text(data if isinstance(data, bytes) else json.loads(data))
     with server.socket(f"/v1/{shape}/{box}/pty") as socket:
         socket.send(json.dumps({"type": "connect", "tag": started["tag"]}))
-        assert json.loads(socket.recv(timeout=20)) == started
+        assert json.loads(socket.recv(timeout=60)) == started
         socket.send(json.dumps({"type": "kill"}))
         assert frames(socket)[-1] == {"type": "exit", "exit_code": 137}
 
@@ -193,7 +193,7 @@ def test_a_revoked_key_ends_its_streams(server, box):
     made = server.api.post("/v1/keys", json={"name": "short"}).json()
     with server.socket(f"/v1/sandboxes/{box}/exec/stream", **{"X-API-Key": made["key"]}) as socket:
         socket.send(json.dumps({"type": "start", "cmd": "sleep", "args": ["99"]}))
-        assert json.loads(socket.recv(timeout=20))["type"] == "start"
+        assert json.loads(socket.recv(timeout=60))["type"] == "start"
         server.api.delete(f"/v1/keys/{made['id']}")
         assert frames(socket) == []
         assert socket.close_code == 1008
@@ -203,6 +203,6 @@ def test_a_sandbox_that_is_destroyed_ends_its_streams(server):
     box = server.create()
     with server.socket(f"/v1/sandboxes/{box}/exec/stream") as socket:
         socket.send(json.dumps({"type": "start", "cmd": "sleep", "args": ["99"]}))
-        assert json.loads(socket.recv(timeout=20))["type"] == "start"
+        assert json.loads(socket.recv(timeout=60))["type"] == "start"
         server.api.delete(f"/v1/sandboxes/{box}")
         assert frames(socket)[-1]["type"] in ("exit", "error")

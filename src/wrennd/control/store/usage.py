@@ -1,6 +1,6 @@
 """What ran in each minute of each project: what the older API's statistics are made of."""
 
-from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, func, insert, select, update
@@ -24,8 +24,19 @@ class Minute:
     mem_mib: int
 
 
-def note(connection: Connection, now_ms: int) -> Counter[RowState]:
-    """Write down what runs now; returns how many sandboxes are in each state, of all projects."""
+@dataclass(frozen=True, kw_only=True)
+class Count:
+    """How many sandboxes of a project are in a state, and what they have together."""
+
+    project: str
+    state: RowState
+    count: int
+    vcpus: int
+    mem_mib: int
+
+
+def count(connection: Connection) -> list[Count]:
+    """Of all projects, what there is now."""
     query = select(
         SANDBOXES.c.project,
         SANDBOXES.c.state,
@@ -33,17 +44,26 @@ def note(connection: Connection, now_ms: int) -> Counter[RowState]:
         func.sum(SANDBOXES.c.vcpus),
         func.sum(SANDBOXES.c.mem_mib),
     ).group_by(SANDBOXES.c.project, SANDBOXES.c.state)
-    counts: Counter[RowState] = Counter()
-    for project, state, count, vcpus, mem_mib in connection.execute(query):
-        counts[RowState(state)] += count
-        if state == RowState.RUNNING:
-            now = Minute(
-                minute=now_ms // MINUTE_MS, running=count, vcpus=int(vcpus), mem_mib=int(mem_mib)
-            )
-            _put(connection, project, now)
-    oldest = now_ms // MINUTE_MS - KEPT_MINUTES
-    connection.execute(delete(TABLE).where(TABLE.c.minute < oldest))
-    return counts
+    return [
+        Count(
+            project=project,
+            state=RowState(state),
+            count=number,
+            vcpus=int(vcpus),
+            mem_mib=int(mem_mib),
+        )
+        for project, state, number, vcpus, mem_mib in connection.execute(query)
+    ]
+
+
+def note(connection: Connection, now_ms: int, counts: Iterable[Count]) -> None:
+    """Write down what runs in this minute, and drop what is too old."""
+    at = now_ms // MINUTE_MS
+    for each in counts:
+        if each.state is RowState.RUNNING:
+            now = Minute(minute=at, running=each.count, vcpus=each.vcpus, mem_mib=each.mem_mib)
+            _put(connection, each.project, now)
+    connection.execute(delete(TABLE).where(TABLE.c.minute < at - KEPT_MINUTES))
 
 
 def _put(connection: Connection, project: str, now: Minute) -> None:

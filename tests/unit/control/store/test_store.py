@@ -179,13 +179,14 @@ def test_templates_follow_the_host(connection):
 def test_usage(connection):
     sandboxes.add(connection, row(vcpus=2, mem_mib=512))
     sandboxes.add(connection, row("b" * 20, state="paused"))
-    counts = usage.note(connection, 600_000)
-    assert counts == {S.RUNNING: 1, S.PAUSED: 1}
+    counts = usage.count(connection)
+    assert {each.state: each.count for each in counts} == {S.RUNNING: 1, S.PAUSED: 1}
+    usage.note(connection, 600_000, counts)
     sandboxes.add(connection, row("c" * 20, vcpus=1, mem_mib=512))
-    usage.note(connection, 601_000)
+    usage.note(connection, 601_000, usage.count(connection))
     (minute,) = usage.list_since(connection, "default", 0, 100)
     assert minute == usage.Minute(minute=10, running=2, vcpus=3, mem_mib=1024)
-    usage.note(connection, 600_000 + usage.MINUTE_MS * (usage.KEPT_MINUTES + 2))
+    usage.note(connection, 600_000 + usage.MINUTE_MS * (usage.KEPT_MINUTES + 2), [])
     assert minute not in usage.list_since(connection, "default", 0, 100)
 
 
