@@ -1,5 +1,6 @@
 """All that a server and its installation have on a machine, removed. Its sandboxes are gone."""
 
+import contextlib
 import shutil
 from pathlib import Path
 
@@ -27,6 +28,8 @@ def purged(data_dir: Path) -> list[str]:
         if kept.key_file == ADMIN_KEY and ADMIN_KEY.exists():
             ADMIN_KEY.unlink()
             done.append(str(ADMIN_KEY))
+            with contextlib.suppress(OSError):  # the administrator may have put more there
+                ADMIN_KEY.parent.rmdir()
     if STATE_ROOT.exists() and not any(STATE_ROOT.iterdir()):  # no other installation's
         STATE_ROOT.rmdir()
         account.remove(USER)
