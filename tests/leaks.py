@@ -169,11 +169,21 @@ def _processes(scope: Scope) -> Iterator[str]:
 
 def _words(pid: int) -> str:
     """Its command line; for a moment within exec there is none, as for a zombie ever after."""
-    words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+    words = (
+        Path(f"/proc/{pid}/cmdline")
+        .read_bytes()
+        .replace(b"\0", b" ")
+        .decode(errors="replace")
+        .strip()
+    )
     if words:
         return words
-    is_zombie = "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
-    return "(zombie)" if is_zombie else f"({Path(f'/proc/{pid}/comm').read_text().strip()})"
+    is_zombie = "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text(errors="replace")
+    return (
+        "(zombie)"
+        if is_zombie
+        else f"({Path(f'/proc/{pid}/comm').read_text(errors='replace').strip()})"
+    )
 
 
 def _inode(path: Path) -> int:
@@ -208,7 +218,7 @@ def _mounts(scope: Scope) -> Iterator[str]:
 def _loops(scope: Scope) -> Iterator[str]:
     for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
         try:
-            file = backing.read_text().strip()
+            file = backing.read_text(errors="replace").strip()
         except (FileNotFoundError, OSError):
             continue  # it was detached while we looked
         if scope.mentions(file):
@@ -217,7 +227,7 @@ def _loops(scope: Scope) -> Iterator[str]:
 
 def _dm(scope: Scope) -> Iterator[str]:
     for file in Path("/sys/block").glob("dm-*/dm/name"):
-        if scope.names(name := file.read_text().strip()):
+        if scope.names(name := file.read_text(errors="replace").strip()):
             yield name
 
 
@@ -231,7 +241,7 @@ def _cgroups(scope: Scope) -> Iterator[str]:
 
 
 def _sockets(scope: Scope) -> Iterator[str]:
-    for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
+    for line in Path("/proc/net/unix").read_text(errors="replace").splitlines()[1:]:
         fields = line.split(maxsplit=7)
         if len(fields) == 8 and scope.mentions(fields[7]):
             yield fields[7]

@@ -1,6 +1,7 @@
 """The leak check itself: it names each kind of thing that is left, and sees no one else's."""
 
 import os
+import subprocess
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -178,6 +179,14 @@ def test_a_zombie_is_left_too(tmp_path: Path) -> None:
         assert snapshot(Scope(installations=("zzzzzz",))).since(before)[0] == (
             f"process: {child.pid} (zombie)"
         )
+
+
+def test_a_stranger_s_words_may_be_anything(tmp_path: Path) -> None:
+    before = snapshot(Scope(installations=("zzzzzz",)))
+    words = ["sh", "-c", "read -r line", b"\xff zzzzzz"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE) as child:
+        assert snapshot(Scope(installations=("zzzzzz",))).since(before) != []
+        child.communicate(b"\n")
 
 
 def test_the_check_waits_a_moment_and_then_fails(tmp_path: Path) -> None:
