@@ -1,8 +1,8 @@
 """The leak check itself: it names each kind of thing that is left, and sees no one else's."""
 
 import os
-import subprocess
 import socket
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
