@@ -44,10 +44,14 @@ KEEP_ALIVE_S = 75
 STREAMS_END_S = 5.0
 SWEEP_S = 60.0
 AGAIN_S = 1.0
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def run(options: Options) -> None:
     """Serve until SIGTERM or SIGINT. Errors: AlreadyExists when an agent serves this already."""
+    for number in SIGNALS:
+        # Until it serves there is nothing to be finished, and what it holds is let go of.
+        signal.signal(number, lambda *_: sys.exit(0))
     local = LocalSandboxes(options.config, log.info, settles=False)
     with _alone(local.layout):
         departures = Departures(local.layout.departures)
@@ -136,7 +140,7 @@ class Agent:
     async def serve(self, listener: socket) -> int:
         """Until a signal; how many operations had not ended in time then."""
         stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in SIGNALS:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         server = _Server(self._config())
         async with asyncio.TaskGroup() as group:
