@@ -191,7 +191,11 @@ def test_a_port_is_forwarded_to_this_machine(shared_world, served):
             connection.close()
         finally:
             child.terminate()
-        assert child.wait(TIMEOUT_S) == 128 + 15
+            try:
+                code = child.wait(TIMEOUT_S)
+            finally:
+                child.kill()
+        assert code == 128 + 15
 
 
 def test_a_sandbox_that_ends_takes_what_passes_to_it_along(shared_world, command):

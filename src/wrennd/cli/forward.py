@@ -1,6 +1,8 @@
 """`wrenn forward`: a port of a sandbox as a port of this machine. Needs no DNS."""
 
 import asyncio
+import signal
+from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -31,6 +33,7 @@ def forward(
     data_dir: DataDir = None,
 ) -> None:
     """Any protocol where the server is this machine's; HTTP and WebSocket where it is another's."""
+    from wrennd.cli.main import Interrupted
     from wrennd.client.forwarding import Forwarding
 
     sandboxes = place.required_sandboxes(configured(data_dir))
@@ -39,17 +42,30 @@ def forward(
     way = Forwarding(sandboxes.client.server, found.id, found.address, port)
     wanted = port if local_port is None else local_port
     try:
-        asyncio.run(_serve(way, wanted))
+        number = asyncio.run(_serve(way, wanted))
     except OSError as error:
         raise InvalidInput(
             f"port {wanted} of this machine can't be used: {error.strerror}",
             hint="give another one behind it: wrenn forward ID PORT LOCAL",
         ) from error
+    raise Interrupted(number)
 
 
-async def _serve(way: "Forwarding", local_port: int) -> None:
+async def _serve(way: "Forwarding", local_port: int) -> int:
+    """Until a signal comes, whose number is returned. It is the loop's to take: an exception out of
+    a handler would end the connection that is just served, and nothing else."""
+    loop = asyncio.get_running_loop()
+    came: asyncio.Future[int] = loop.create_future()
+
+    def end(number: int) -> None:
+        if not came.done():
+            came.set_result(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            loop.add_signal_handler(number, end, number)
     server = await asyncio.start_server(way.accepted, "127.0.0.1", local_port)
     host, number = server.sockets[0].getsockname()
     print(f"http://{host}:{number} leads to port {way.port} of {way.sandbox_id}", flush=True)
-    async with server:
-        await server.serve_forever()
+    with closing(server):
+        return await came
