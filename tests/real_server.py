@@ -6,7 +6,6 @@ made them's to destroy.
 
 import contextlib
 import os
-import re
 import shutil
 import signal
 import socket
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import httpx
 
+from whole_name import is_named
 from wrenn_command import WRENN, environment
 from wrennd.client.blocking import Client
 from wrennd.core.errors import Error
@@ -82,9 +82,7 @@ class RealServer:
                     (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
                 )
                 mine = os.fspath(self.layout.data_dir), self.layout.installation, self.listen
-                if re.search(rf"\b{re.escape(part)}\b", words) and any(
-                    one in words for one in mine
-                ):
+                if is_named(part, words) and any(is_named(one, words) for one in mine):
                     found.append(int(path.name))
         return found
 

@@ -36,6 +36,7 @@ def agent(layout, leak_check, tmp_path):
     agent.start()
     yield agent
     agent.close()
+    print(agent.log.read_text())  # pytest shows it when the test failed
     local = LocalSandboxes(Config(data_dir=layout.data_dir), print)
     for sandbox in local.list():
         local.kill(sandbox.id)

@@ -1,6 +1,7 @@
 """`python -m wrennd.control`: the control plane as a program, until SIGTERM or Ctrl-C."""
 
 import asyncio
+import faulthandler
 import logging
 import socket
 import sys
@@ -30,6 +31,7 @@ log = logging.getLogger("wrennd.control")
 
 
 def main() -> None:
+    faulthandler.enable()  # a crash in a C part says where, on stderr
     settings = Settings.from_arguments(sys.argv[1:])
     config = Config.from_environ(log_level="info")
     form: Literal["console", "json"] = "json" if config.log_form == "json" else "console"

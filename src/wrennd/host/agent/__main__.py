@@ -1,5 +1,6 @@
 """`python -m wrennd.host.agent`: reads what it is told, and serves."""
 
+import faulthandler
 import logging
 import sys
 from typing import NoReturn
@@ -14,6 +15,7 @@ FAILED = 1
 
 def main() -> NoReturn:
     """Exits with 0 behind a signal, 1 with a sentence when it can't serve, 2 for wrong usage."""
+    faulthandler.enable()  # a crash in a C part says where, on stderr
     try:
         told = options.parse(sys.argv[1:], Config.from_environ(log_level="info"))
         config = told.config
