@@ -185,12 +185,12 @@ def test_an_import_that_is_killed_takes_its_children_along_and_the_next_cleans_u
     command = ("image", "import", named, tree, "--disk", "4096")
     with running(data_dir, *command) as child:
         assert any(b"unpacking" in line for line in child.stderr)
-        deadline = Deadline.after(30)
+        deadline = Deadline.after(120)
         while not readers_of(tree):
             deadline.check("the start of the child that reads the tree")
         child.kill()
-        child.wait(10)
-        deadline = Deadline.after(10)
+        child.wait(60)
+        deadline = Deadline.after(60)
         while readers_of(tree):
             deadline.check("the end of the killed import's children")
     (tree / "endless").unlink()

@@ -41,11 +41,11 @@ def a_namespace(installation: str, _tmp: Path) -> Iterator[str]:
 @contextmanager
 def a_link(installation: str, _tmp: Path) -> Iterator[str]:
     name = f"w{installation}v0"
-    process.run(["ip", "link", "add", name, "type", "veth", "peer", "name", "nwtpeer"], timeout_s=9)
+    process.run(["ip", "link", "add", name, "type", "veth", "peer", "name", "nwtpeer"], timeout_s=60)
     try:
         yield f"link: {name}"
     finally:
-        process.run(["ip", "link", "del", name], timeout_s=9)
+        process.run(["ip", "link", "del", name], timeout_s=60)
 
 
 @contextmanager
@@ -61,23 +61,23 @@ def a_table(installation: str, _tmp: Path) -> Iterator[str]:
 def a_mount(_installation: str, tmp: Path) -> Iterator[str]:
     target = tmp / "mounted"
     target.mkdir()
-    process.run(["mount", "-t", "tmpfs", "tmpfs", target], timeout_s=9)
+    process.run(["mount", "-t", "tmpfs", "tmpfs", target], timeout_s=60)
     try:
         yield f"mount: {target} (tmpfs tmpfs/)"
     finally:
-        process.run(["umount", target], timeout_s=9)
+        process.run(["umount", target], timeout_s=60)
 
 
 @contextmanager
 def a_loop(_installation: str, tmp: Path) -> Iterator[str]:
     backing = tmp / "backing"
     backing.write_bytes(bytes(1 << 20))
-    done = process.run(["losetup", "--show", "--find", backing], timeout_s=9)
+    done = process.run(["losetup", "--show", "--find", backing], timeout_s=60)
     device = done.stdout.strip()
     try:
         yield f"loop device: {Path(device).name} ({backing})"
     finally:
-        process.run(["losetup", "--detach", device], timeout_s=9)
+        process.run(["losetup", "--detach", device], timeout_s=60)
 
 
 @contextmanager
@@ -88,7 +88,7 @@ def a_cgroup(installation: str, _tmp: Path) -> Iterator[str]:
     try:
         yield f"cgroup: {made.path}"
     finally:
-        made.remove(Deadline.after(5))
+        made.remove(Deadline.after(60))
         made.path.parent.rmdir()
 
 
@@ -102,7 +102,7 @@ def a_socket(_installation: str, tmp: Path) -> Iterator[str]:
 @contextmanager
 def a_lease(installation: str, tmp: Path) -> Iterator[str]:
     leases = Leases(tmp)
-    with leases.lock(Deadline.after(5)):
+    with leases.lock(Deadline.after(60)):
         leases.take(installation, "abc", slots=4, is_free=lambda _: True)
     try:
         yield f"file: {tmp / 'slots/0'} held by {installation}"

@@ -60,4 +60,4 @@ def freezable_agent(*options):
             yield agent
     finally:
         for path in (*root.glob("*/"), root):
-            Cgroup(path).remove(Deadline.after(10))
+            Cgroup(path).remove(Deadline.after(60))

@@ -367,7 +367,7 @@ def test_the_host_s_client(frozen, hook, restorable):
             list(cat.events())
     (report,) = host.unfreeze()
     assert (report.name, report.status, report.is_ok) == ("10-fails", "exit status 3", False)
-    (again,) = host.unfreeze(Deadline.after(10))
+    (again,) = host.unfreeze(Deadline.after(60))
     assert again == report
     argv = ("sh", "-c", "echo $WRENN_SANDBOX_ID; kill -9 $1", "sh", str(cat.pid))
     with host.start(Command(argv=argv, user="")) as started:

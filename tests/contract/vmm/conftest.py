@@ -156,6 +156,6 @@ def made_taps():
     with ExitStack() as made:
         for name in names:
             add = ["ip", "tuntap", "add", "dev", name, "mode", "tap", "vnet_hdr"]
-            process.run(add, timeout_s=10)
-            made.callback(process.run, ["ip", "link", "del", name], timeout_s=10)
+            process.run(add, timeout_s=60)
+            made.callback(process.run, ["ip", "link", "del", name], timeout_s=60)
         yield names

@@ -142,11 +142,11 @@ def test_a_diff_that_failed_for_lack_of_space_is_whole_the_next_time(paused, bas
     pause(paused.server)
     place = tmp_path / "tiny"
     place.mkdir()
-    process.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tiny", place], timeout_s=10)
+    process.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tiny", place], timeout_s=60)
     try:
         said = fault(paused, place)
     finally:
-        process.run(["umount", place], timeout_s=10)
+        process.run(["umount", place], timeout_s=60)
     assert said.startswith(f"{PREFIX}Cannot write memory file: ")
     assert said.endswith("No space left on device (os error 28)")
     diff = take(paused, tmp_path, "Diff", "diff")

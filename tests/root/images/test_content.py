@@ -124,7 +124,7 @@ def test_owners_and_modes_come_from_the_tree(tmp_path):
     os.chown(tree / "file", 1000, 8)
     (tree / "file").chmod(0o4750)
     ext4.make(tree, tmp_path / "disk", size_mib=64, label="test")
-    said = run(("debugfs", "-R", "stat /file", tmp_path / "disk"), timeout_s=10).stdout.split()
+    said = run(("debugfs", "-R", "stat /file", tmp_path / "disk"), timeout_s=60).stdout.split()
     facts = dict(itertools.pairwise(said))
     assert (facts["User:"], facts["Group:"], facts["Mode:"]) == ("1000", "8", "04750")
 

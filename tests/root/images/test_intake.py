@@ -358,12 +358,12 @@ def test_a_directory(take, directory, tmp_path):
 
 def test_a_directory_with_another_filesystem_in_it(take, directory):
     (directory / "mnt").mkdir()
-    run(("mount", "-t", "tmpfs", "wrenn-test", directory / "mnt"), timeout_s=10)
+    run(("mount", "-t", "tmpfs", "wrenn-test", directory / "mnt"), timeout_s=60)
     try:
         (directory / "mnt/secret").touch()
         disk = take(directory).disk
     finally:
-        run(("umount", directory / "mnt"), timeout_s=10)
+        run(("umount", directory / "mnt"), timeout_s=60)
     assert facts(disk, "/mnt")[4] == "directory"
     assert "secret" not in debugfs(disk, "ls /mnt")
 
@@ -405,12 +405,12 @@ def test_a_full_disk_is_told_as_such(payload, tmp_path):
         made.add("big", data=bytes(30 << 20))
     small = tmp_path / "small"
     small.mkdir()
-    run(("mount", "-t", "tmpfs", "-o", "size=20m", "wrenn-test", small), timeout_s=10)
+    run(("mount", "-t", "tmpfs", "-o", "size=20m", "wrenn-test", small), timeout_s=60)
     try:
         with pytest.raises(OSError, match=re.escape(os.strerror(errno.ENOSPC))) as caught:
             intake.take(
                 tmp_path / "x.tar", payload, work=small / "work", disk_mib=DISK_MIB, label="x"
             )
     finally:
-        run(("umount", small), timeout_s=10)
+        run(("umount", small), timeout_s=60)
     assert caught.value.errno == errno.ENOSPC

@@ -25,11 +25,11 @@ pytestmark = pytest.mark.root
 def small_disk(directory: Path, size_mib: int):
     """A filesystem of that size on `directory`."""
     directory.mkdir()
-    run(("mount", "-t", "tmpfs", "-o", f"size={size_mib}m", "wrenn-test", directory), timeout_s=10)
+    run(("mount", "-t", "tmpfs", "-o", f"size={size_mib}m", "wrenn-test", directory), timeout_s=60)
     try:
         yield directory
     finally:
-        run(("umount", directory), timeout_s=10)
+        run(("umount", directory), timeout_s=60)
 
 
 def fill(directory: Path, *, leave_mib: int) -> Path:
@@ -228,7 +228,7 @@ def test_a_setup_that_is_killed_leaves_no_name_and_the_next_one_cleans_up(copied
     with setup_running(copied, "busybox") as (process, lines):
         assert any("busybox: writing" in line for line in lines)
         process.signal(signal.SIGKILL)
-        assert process.wait(Deadline.after(10)) == -signal.SIGKILL
+        assert process.wait(Deadline.after(60)) == -signal.SIGKILL
     with pytest.raises(NotFound):
         store.find("busybox")
     # What it had started ends by itself, and whatever it writes, it has no name.
@@ -249,7 +249,7 @@ def test_mmdebstrap_ends_with_the_setup_that_is_killed(copied):
             "mmdebstrap unpacking",
         )
         process.signal(signal.SIGKILL)
-        assert process.wait(Deadline.after(10)) == -signal.SIGKILL
+        assert process.wait(Deadline.after(60)) == -signal.SIGKILL
     wait_until(
         lambda: not mentioning(f"{copied.data_dir}/"), Deadline.after(20), "the end of mmdebstrap"
     )

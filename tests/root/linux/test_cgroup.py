@@ -14,7 +14,7 @@ def hierarchy():
     assert found is not None, "the tests of the root tier need a cgroup2 mount"
     yield found
     for child in (found.mount / PARENT).glob("*/"):
-        found.group(PARENT, child.name).remove(Deadline.after(5))
+        found.group(PARENT, child.name).remove(Deadline.after(60))
     if (found.mount / PARENT).exists():
         (found.mount / PARENT).rmdir()
 
@@ -26,8 +26,8 @@ def test_what_is_inside_dies_with_the_group(hierarchy):
         assert group.pids() == [child.pid]
         group.kill()
         assert child.wait(10) == -9
-    group.remove(Deadline.after(5))
-    group.remove(Deadline.after(5))
+    group.remove(Deadline.after(60))
+    group.remove(Deadline.after(60))
     assert not group.path.exists()
     assert group.pids() == []
 
@@ -36,7 +36,7 @@ def test_removing_kills_first(hierarchy):
     group = hierarchy.make(PARENT, "two")
     with subprocess.Popen(["sleep", "1000"]) as child:
         group.procs.write_text(str(child.pid))
-        group.remove(Deadline.after(5))
+        group.remove(Deadline.after(60))
         assert child.wait(10) == -9
     assert not group.path.exists()
 

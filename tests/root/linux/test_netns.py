@@ -25,12 +25,12 @@ def path(leak_check: LeakCheck) -> Iterator[Path]:
 
 def test_what_comes_back_belongs_to_the_new_namespace(path: Path) -> None:
     with netns.Making(path, {"ipv4/ip_forward": 1}) as making:
-        inside = making.finish(Deadline.after(10))
+        inside = making.finish(Deadline.after(60))
     os.close(inside.tun)
     with Rtnetlink(inside.route) as there, Rtnetlink() as here:
         assert [link.name for link in links.links(there)] == ["lo"]
         assert len(links.links(here)) > 1
-    said = process.run([*netns.enter(path), "sysctl", "-n", "net.ipv4.ip_forward"], timeout_s=10)
+    said = process.run([*netns.enter(path), "sysctl", "-n", "net.ipv4.ip_forward"], timeout_s=60)
     assert said.stdout == "1\n"
 
 
@@ -40,7 +40,7 @@ def test_a_failure_is_told_in_the_childs_words(path: Path) -> None:
         netns.Making(path, {"ipv4/no_such_setting": 1}) as making,
         pytest.raises(OSError, match=said),
     ):
-        making.finish(Deadline.after(10))
+        making.finish(Deadline.after(60))
 
 
 def test_giving_up_early_ends_the_child(path: Path) -> None:

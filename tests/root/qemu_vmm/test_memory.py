@@ -286,11 +286,11 @@ def test_a_failure_forgets_no_page(owner, tmp_path, tiny_disk):
 def tiny_disk(tmp_path):
     place = tmp_path / "tiny"
     place.mkdir()
-    process.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tiny", place], timeout_s=10)
+    process.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tiny", place], timeout_s=60)
     try:
         yield place
     finally:
-        process.run(["umount", place], timeout_s=10)
+        process.run(["umount", place], timeout_s=60)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ def test_shellcheck_has_nothing_to_say(name):
 @pytest.mark.parametrize("shell", SHELLS, ids=lambda shell: shell[0])
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_every_shell_can_parse_it(name, shell):
-    run((*shell, "-n"), stdin=recipe.text(name), timeout_s=10)
+    run((*shell, "-n"), stdin=recipe.text(name), timeout_s=60)
 
 
 def function(name: str) -> str:
@@ -34,7 +34,7 @@ def function(name: str) -> str:
 @pytest.mark.parametrize("shell", SHELLS, ids=lambda shell: shell[0])
 def test_netmasks_of_all_prefixes(shell):
     loop = "for n in $(seq 0 32); do netmask $n; echo $mask; done"
-    said = run(shell, stdin=function("netmask") + loop, timeout_s=10).stdout.split()
+    said = run(shell, stdin=function("netmask") + loop, timeout_s=60).stdout.split()
     assert said == [str(ipaddress.ip_network(f"0.0.0.0/{n}").netmask) for n in range(33)]
 
 

@@ -79,7 +79,7 @@ def test_a_caller_that_leaves_wakes_the_thread():
         streams = Streams()
         async with contextlib.aclosing(streams.run(work, capacity=1)) as stream:
             assert await anext(stream) == 1
-        assert await asyncio.to_thread(streams.join, Deadline.after(10)) == 0
+        assert await asyncio.to_thread(streams.join, Deadline.after(60)) == 0
 
     asyncio.run(play())
     assert ended.is_set()
@@ -103,7 +103,7 @@ def test_closing_ends_all_and_takes_no_more():
             await following
         with pytest.raises(HostUnsuitable):
             await taken(streams.run(work, capacity=1))
-        assert await asyncio.to_thread(streams.join, Deadline.after(10)) == 0
+        assert await asyncio.to_thread(streams.join, Deadline.after(60)) == 0
 
     asyncio.run(play())
 
