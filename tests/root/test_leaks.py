@@ -41,7 +41,9 @@ def a_namespace(installation: str, _tmp: Path) -> Iterator[str]:
 @contextmanager
 def a_link(installation: str, _tmp: Path) -> Iterator[str]:
     name = f"w{installation}v0"
-    process.run(["ip", "link", "add", name, "type", "veth", "peer", "name", "nwtpeer"], timeout_s=60)
+    process.run(
+        ["ip", "link", "add", name, "type", "veth", "peer", "name", "nwtpeer"], timeout_s=60
+    )
     try:
         yield f"link: {name}"
     finally:
