@@ -115,6 +115,11 @@ def test_a_pause_a_snapshot_and_what_is_told_of_them(command, box):
     assert {"pause", "resume", "snapshot"} <= set(kinds)
     for words in (("events", box), ("df",), ("top", "--once"), ("template", "ls"), ("ls",)):
         assert command(*words).stdout
+    space = json.loads(command("df", "--json").stdout)
+    assert ("sandbox", box) in {(each["kind"], each["name"]) for each in space["holdings"]}
+    told = json.loads(command("prune", "--dry-run", "--json").stdout)
+    assert told["freed_bytes"] >= 0
+    assert "--yes" in command("prune", code=125).stderr
 
 
 def test_keys(command, shared_world):

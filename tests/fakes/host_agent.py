@@ -48,6 +48,8 @@ CODES = {
 }
 CHUNK = 64 << 10
 FOREVER_S = 1e6
+# Kinds of templates as kinds of what takes disk.
+FROM = {"image": "image", "snapshot": "template"}
 MIN_DISK_MIB = 64
 
 
@@ -333,6 +335,33 @@ class FakeHostAgent(HostAgentService):
     ) -> pb.ListTemplatesResponse:
         async with self._call("list_templates"):
             return pb.ListTemplatesResponse(templates=list(self.templates.values()))
+        raise AssertionError
+
+    async def get_space(self, request: pb.GetSpaceRequest, ctx: Any) -> pb.GetSpaceResponse:
+        async with self._call("get_space"):
+            found = [
+                *(
+                    pb.Holding(kind=FROM[each.kind], name=each.name, total_bytes=each.size_bytes)
+                    for each in self.templates.values()
+                ),
+                *(pb.Holding(kind="sandbox", name=each) for each in self.boxes),
+            ]
+            total = sum(each.total_bytes for each in found)
+            return pb.GetSpaceResponse(holdings=found, total_bytes=total)
+        raise AssertionError
+
+    async def prune(self, request: pb.PruneRequest, ctx: Any) -> pb.PruneResponse:
+        async with self._call("prune"):
+            used = {box.facts.template for box in self.boxes.values()}
+            items = []
+            for each in list(self.templates.values()):
+                if request.with_templates and each.kind == "snapshot" and each.name not in used:
+                    items.append(
+                        pb.PrunedThing(kind="template", name=each.name, why="no sandbox is of it")
+                    )
+                    if not request.is_dry_run:
+                        del self.templates[each.name]
+            return pb.PruneResponse(items=items)
         raise AssertionError
 
     async def exec(self, request: pb.ExecRequest, ctx: Any) -> pb.ExecResponse:

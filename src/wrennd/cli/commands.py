@@ -16,6 +16,7 @@ from wrennd.cli import (
     logs,
     ls,
     pause,
+    prune,
     run,
     setup,
     shell,
@@ -53,6 +54,7 @@ app.command("forward", help=forward.HELP)(forward.forward)
 app.command("top", help=top.HELP)(top.top)
 app.command("events", help=events.HELP)(events.events)
 app.command("df", help=df.HELP)(df.df)
+app.command("prune", help=prune.HELP)(prune.prune)
 app.command("up", help=up.UP_HELP)(up.up)
 app.command("down", help=up.DOWN_HELP)(up.down)
 app.command("uninstall", help=up.UNINSTALL_HELP)(up.uninstall)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from wrennd.core.config import Config
     from wrennd.core.sandboxes import Listed, ListedTemplate, Snapshots
+    from wrennd.core.space import Pruning, Space
     from wrennd.host.doctor import Check
     from wrennd.host.local import LocalSandboxes
 
@@ -113,6 +114,18 @@ def remove_image(config: Config, name: str, report: Report) -> None:
     from wrennd.host.administer import remove_image
 
     remove_image(config, name, report)
+
+
+def space(config: Config) -> Space:
+    from wrennd.host.administer import space
+
+    return space(config)
+
+
+def prune(config: Config, *, is_dry_run: bool, with_templates: bool) -> Pruning:
+    from wrennd.host.administer import prune
+
+    return prune(config, is_dry_run=is_dry_run, with_templates=with_templates)
 
 
 def doctor(config: Config) -> list[Check]:

@@ -75,6 +75,8 @@ class AsyncClient:
     delete_template = _calls(calls.delete_template)
     delete_snapshot = _calls(calls.delete_snapshot)
     hosts = _calls(calls.hosts)
+    space = _calls(calls.space)
+    prune = _calls(calls.prune)
     keys = _calls(calls.keys)
     create_key = _calls(calls.create_key)
     revoke_key = _calls(calls.revoke_key)

@@ -28,12 +28,15 @@ from wrennd.client.values import (
     Template,
 )
 from wrennd.core.errors import Error
+from wrennd.core.space import Pruning, Space
 
 T = TypeVar("T")
 # The server bounds an operation and then answers with the state that it is in (docs/api.md).
 ANSWER_S = 75.0
 # How much longer than a command's own limit its answer may take.
 EXEC_SLACK_S = 45.0
+# A prune may have a few hundred thousand files to remove.
+PRUNE_S = 320.0
 # What a flow may want to act on.
 FAILURES = (Error,)
 
@@ -350,6 +353,24 @@ def delete_snapshot(name: str) -> Call[None]:
 
 def hosts() -> Call[tuple[Host, ...]]:
     return Call(method="GET", path="/v1/hosts", read=_many(Host, "hosts"))
+
+
+def space(host_id: str = "local") -> Call[Space]:
+    """What takes disk on a host."""
+    return Call(method="GET", path=f"/v1/hosts/{_quoted(host_id)}/space", read=_one(Space))
+
+
+def prune(
+    host_id: str = "local", *, dry_run: bool = False, templates: bool = False
+) -> Call[Pruning]:
+    """Remove what nobody uses on a host, or only see what that is."""
+    return Call(
+        method="POST",
+        path=f"/v1/hosts/{_quoted(host_id)}/prune",
+        body={"dry_run": dry_run, "templates": templates},
+        read=_one(Pruning),
+        timeout_s=PRUNE_S,
+    )
 
 
 def keys() -> Call[tuple[Key, ...]]:

@@ -19,6 +19,7 @@ from wrennd.control.routes import (
     inside,
     sandboxes,
     snapshots,
+    space,
     streams,
     system,
     terminals,
@@ -55,7 +56,7 @@ def create_app(settings: Settings, database: Database, agent: AgentClient) -> Fa
         app.include_router(files.router(prefix, f"files in {tag}"))
         app.include_router(streams.router(prefix))
         app.include_router(terminals.router(prefix))
-    for module in (snapshots, administration, feed):
+    for module in (snapshots, administration, space, feed):
         app.include_router(module.router)
     app.add_middleware(BodyLimit, idle_s=settings.bounds.body_s)
     app.add_middleware(Counting, metrics=services.metrics)

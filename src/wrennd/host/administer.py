@@ -6,8 +6,10 @@ from typing import Any
 
 from wrennd.core.config import Config
 from wrennd.core.errors import NotFound
-from wrennd.host import firecracker, own_images, storage_setup
+from wrennd.core.space import Pruning, Space
+from wrennd.host import firecracker, own_images, pruning, storage_setup
 from wrennd.host import setup as builder
+from wrennd.host import space as disk_space
 from wrennd.host.choice import probe_guest
 from wrennd.host.local import require_root
 from wrennd.storage.images import ImageStore
@@ -69,3 +71,24 @@ def remove_image(config: Config, name: str, report: Report) -> None:
     if layout is None:
         raise NotFound(f"there is no image named {name!r}: {config.data_dir} holds none")
     own_images.remove(layout, name, report)
+
+
+def space(config: Config) -> Space:
+    """What takes disk in the data directory. Errors: NotFound without one."""
+    return disk_space.space(_layout(config))
+
+
+def prune(config: Config, *, is_dry_run: bool, with_templates: bool) -> Pruning:
+    """As `host/pruning.py`. Errors: NotFound without a data directory, WrongState."""
+    return pruning.prune(_layout(config), is_dry_run=is_dry_run, with_templates=with_templates)
+
+
+def _layout(config: Config) -> Layout:
+    require_root()
+    layout = Layout.find(config.data_dir)
+    if layout is None:
+        raise NotFound(
+            f"{config.data_dir} is no data directory of Wrenn's",
+            hint="--data-dir and WRENN_DATA_DIR say where it is",
+        )
+    return layout

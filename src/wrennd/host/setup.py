@@ -18,7 +18,7 @@ from pathlib import Path
 
 from wrennd.core.errors import DeadlineExceeded, HostUnsuitable, ImageBroken, NoCapacity, NotFound
 from wrennd.core.sizes import MIB, format_bytes
-from wrennd.host.record import Record
+from wrennd.host import pruning
 from wrennd.images import agent, busybox, debian, ext4, intake, kernel, origin, recipe, runtime
 from wrennd.images.apt import Apt
 from wrennd.images.inject import Payload, inject
@@ -134,16 +134,9 @@ def prune(layout: Layout) -> None:
 
     Done before building, not after: whoever looked an image up a moment ago finds its files.
     """
-    in_use: set[str] = set()
-    for path in layout.sandboxes.glob("*/record.json"):
-        try:
-            record = Record.decode(path.read_bytes())
-        except FileNotFoundError:
-            continue  # that sandbox ends right now
-        except ValueError:
-            return  # who can say what that one is made of?
-        in_use |= {record.image_digest, record.kernel_digest}
-    ImageStore(layout).prune(in_use)
+    used = pruning.digests_in_use(layout)
+    if used is not None:
+        ImageStore(layout).prune(used)
 
 
 @contextmanager

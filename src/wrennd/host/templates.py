@@ -154,10 +154,21 @@ def remove(layout: Layout, name: str) -> None:
         _remove_nameless(layout)
 
 
-def _remove_nameless(layout: Layout) -> None:
-    """What a crash left between a directory and its name. For the holder of the lock."""
-    store.remove_leftovers(layout.templates)
+def nameless(layout: Layout) -> list[Path]:
+    """What a crash left between directory and name, drafts too. For the holder of the lock."""
     named = {template.directory.name for template in every(layout)}
-    for name in os.listdir(layout.templates):  # noqa: PTH208 - names
-        if name != ".lock" and name not in named:
-            store.remove(layout.templates / name)
+    names = sorted(os.listdir(layout.templates))  # noqa: PTH208 - names
+    return [layout.templates / name for name in names if name != ".lock" and name not in named]
+
+
+def remove_nameless(layout: Layout) -> None:
+    """Remove what is `nameless`."""
+    with lock(layout):
+        _remove_nameless(layout)
+
+
+def _remove_nameless(layout: Layout) -> None:
+    """For the holder of the lock."""
+    store.remove_leftovers(layout.templates)
+    for path in nameless(layout):
+        store.remove(path)

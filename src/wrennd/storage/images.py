@@ -238,23 +238,47 @@ class ImageStore:
 
     def remove_leftovers(self) -> None:
         """Remove what killed builds left. Only for the holder of the setup lock."""
-        for parent in (self._layout.images, self._layout.kernels, self._layout.names):
-            for path in parent.glob(f"*{_STAGING_SUFFIX}"):
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink()
+        for path in self.leftovers():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
-    def prune(self, in_use: Collection[str]) -> None:
-        """Remove what has no name any more and is not in use (digests). Only for the holder of the
-        setup lock; what lost its name just now may still be on its way into a sandbox.
-        """
+    def nameless(self, in_use: Collection[str]) -> tuple[Path, ...]:
+        """The directories that have no name any more and are not in use (digests)."""
         links = [self._layout.current_kernel, *self._layout.names.iterdir()]
         named = {link.readlink().name for link in links if link.is_symlink()}
-        for parent in (self._layout.images, self._layout.kernels):
-            for path in parent.iterdir():
-                if path.is_dir() and not path.is_symlink() and path.name not in named | {*in_use}:
-                    shutil.rmtree(path)
+        return tuple(
+            path
+            for parent in (self._layout.images, self._layout.kernels)
+            for path in sorted(parent.iterdir())
+            if path.is_dir()
+            and not path.is_symlink()
+            and not path.name.endswith(_STAGING_SUFFIX)
+            and path.name not in named | {*in_use}
+        )
+
+    def leftovers(self) -> tuple[Path, ...]:
+        """What builds work on; for the holder of the setup lock, what killed ones left."""
+        parents = (self._layout.images, self._layout.kernels, self._layout.names)
+        return tuple(path for parent in parents for path in parent.glob(f"*{_STAGING_SUFFIX}"))
+
+    def prune(self, in_use: Collection[str]) -> None:
+        """Remove what is `nameless`. Only for the holder of the setup lock; what lost its name just
+        now may still be on its way into a sandbox.
+        """
+        for path in self.nameless(in_use):
+            shutil.rmtree(path)
+
+    def named(self) -> "Iterator[tuple[str, Path]]":
+        """(name, directory) of everything that has one, broken or not; kernels are `current`."""
+        for name in self._names():
+            directory = _target(self._layout.image_name(name))
+            if directory is not None:
+                yield name, directory
+        kernel = _target(self._layout.current_kernel)
+        if kernel is not None:
+            yield self._layout.current_kernel.name, kernel
 
     def _names(self) -> Iterator[str]:
         for link in sorted(self._layout.names.iterdir()):

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from wrennd.control.store import keys
+from wrennd.core.errors import WrongState
 
 SOMEBODY = "a" * 20
 
@@ -223,6 +224,42 @@ def test_hosts(server):
     assert host["capacity"]["cpus"] == 4
     assert server.api.get("/v1/hosts/local").json()["id"] == "local"
     assert error_of(server.api.get("/v1/hosts/none")) == (404, "not_found")
+
+
+def test_what_takes_disk_on_a_host(server):
+    box = server.create()
+    found = server.api.get("/v1/hosts/local/space").json()
+    assert {"kind": "image", "name": "base"}.items() <= found["holdings"][0].items()
+    assert box in [each["name"] for each in found["holdings"] if each["kind"] == "sandbox"]
+    assert found["total_bytes"] > 0
+    assert error_of(server.api.get("/v1/hosts/none/space")) == (404, "not_found")
+    assert server.other.get("/v1/hosts/local/space").status_code == 403
+
+
+def test_prune(server):
+    box = server.create()
+    made = server.api.post("/v1/snapshots", json={"sandbox_id": box, "name": "unused"})
+    assert made.status_code == 201
+    at = "/v1/hosts/local/prune"
+    assert server.api.post(at, json={}).json()["items"] == []
+    for dry_run in (True, False):
+        assert server.api.get("/v1/templates/unused").status_code == 200
+        asked = {"templates": True, "dry_run": dry_run}
+        names = [each["name"] for each in server.api.post(at, json=asked).json()["items"]]
+        assert "unused" in names
+    assert server.api.get("/v1/templates/unused").status_code == 404
+    assert server.api.get(f"/v1/sandboxes/{box}").status_code == 200
+
+
+def test_only_administrators_prune(server):
+    assert server.other.post("/v1/hosts/local/prune", json={}).status_code == 403
+    assert server.api.post("/v1/hosts/none/prune", json={}).status_code == 404
+    assert server.api.post("/v1/hosts/local/prune", json={"everything": 1}).status_code == 400
+
+
+def test_prune_while_a_setup_works(server):
+    server.agent.fail("prune", WrongState("a setup is at work"))
+    assert error_of(server.api.post("/v1/hosts/local/prune", json={})) == (409, "wrong_state")
 
 
 def test_extend(server):

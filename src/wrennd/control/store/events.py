@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, func, insert, select
 
+from wrennd.control.states import RowState
 from wrennd.control.store import schema
 from wrennd.control.store.rows import EventRow, now_ms
 
@@ -36,3 +37,14 @@ def add(
 def list_newest(connection: Connection, sandbox: str, limit: int) -> list[EventRow]:
     query = select(TABLE).where(TABLE.c.sandbox == sandbox).order_by(TABLE.c.id.desc())
     return [EventRow(**row) for row in connection.execute(query.limit(limit)).mappings()]
+
+
+def drop_ended(connection: Connection, before_ms: int, *, is_dry_run: bool) -> int:
+    """Drop those of sandboxes that had ended by then, or only count them; how many they are."""
+    boxes = schema.sandboxes.c
+    ended = select(boxes.id).where(boxes.state == RowState.STOPPED, boxes.updated_ms < before_ms)
+    old = TABLE.c.sandbox.in_(ended)
+    count = connection.execute(select(func.count()).select_from(TABLE).where(old)).scalar_one()
+    if count and not is_dry_run:
+        connection.execute(delete(TABLE).where(old))
+    return int(count)

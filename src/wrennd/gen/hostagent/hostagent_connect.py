@@ -19,7 +19,7 @@ from connectrpc.server import ConnectASGIApplication, ConnectWSGIApplication, DE
 from protobuf import DescService
 
 from . import hostagent_pb
-from .hostagent_pb import AttachPtyRequest, AttachPtyResponse, CloseInputRequest, CloseInputResponse, ConnectProcessRequest, ConnectProcessResponse, CreateSandboxRequest, CreateSandboxResponse, CreateSnapshotRequest, CreateSnapshotResponse, DeleteSnapshotRequest, DeleteSnapshotResponse, DestroySandboxRequest, DestroySandboxResponse, ExecRequest, ExecResponse, ExecStreamRequest, ExecStreamResponse, GetHostRequest, GetHostResponse, GetSandboxMetricsRequest, GetSandboxMetricsResponse, GetSandboxRequest, GetSandboxResponse, KillProcessRequest, KillProcessResponse, ListDirectoryRequest, ListDirectoryResponse, ListProcessesRequest, ListProcessesResponse, ListSandboxesRequest, ListSandboxesResponse, ListTemplatesRequest, ListTemplatesResponse, MakeDirectoryRequest, MakeDirectoryResponse, PauseSandboxRequest, PauseSandboxResponse, PingSandboxRequest, PingSandboxResponse, ReadFileRequest, ReadFileResponse, RemovePathRequest, RemovePathResponse, ResizePtyRequest, ResizePtyResponse, ResumeSandboxRequest, ResumeSandboxResponse, SendInputRequest, SendInputResponse, SetExpiryRequest, SetExpiryResponse, StartBackgroundRequest, StartBackgroundResponse, StatPathRequest, StatPathResponse, WriteFileRequest, WriteFileResponse
+from .hostagent_pb import AttachPtyRequest, AttachPtyResponse, CloseInputRequest, CloseInputResponse, ConnectProcessRequest, ConnectProcessResponse, CreateSandboxRequest, CreateSandboxResponse, CreateSnapshotRequest, CreateSnapshotResponse, DeleteSnapshotRequest, DeleteSnapshotResponse, DestroySandboxRequest, DestroySandboxResponse, ExecRequest, ExecResponse, ExecStreamRequest, ExecStreamResponse, GetHostRequest, GetHostResponse, GetSandboxMetricsRequest, GetSandboxMetricsResponse, GetSandboxRequest, GetSandboxResponse, GetSpaceRequest, GetSpaceResponse, KillProcessRequest, KillProcessResponse, ListDirectoryRequest, ListDirectoryResponse, ListProcessesRequest, ListProcessesResponse, ListSandboxesRequest, ListSandboxesResponse, ListTemplatesRequest, ListTemplatesResponse, MakeDirectoryRequest, MakeDirectoryResponse, PauseSandboxRequest, PauseSandboxResponse, PingSandboxRequest, PingSandboxResponse, PruneRequest, PruneResponse, ReadFileRequest, ReadFileResponse, RemovePathRequest, RemovePathResponse, ResizePtyRequest, ResizePtyResponse, ResumeSandboxRequest, ResumeSandboxResponse, SendInputRequest, SendInputResponse, SetExpiryRequest, SetExpiryResponse, StartBackgroundRequest, StartBackgroundResponse, StatPathRequest, StatPathResponse, WriteFileRequest, WriteFileResponse
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
@@ -144,6 +144,18 @@ class HostAgentService(Protocol):
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def get_sandbox_metrics(self, request: GetSandboxMetricsRequest, ctx: RequestContext[GetSandboxMetricsRequest, GetSandboxMetricsResponse], /) -> GetSandboxMetricsResponse:
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def get_space(self, request: GetSpaceRequest, ctx: RequestContext[GetSpaceRequest, GetSpaceResponse], /) -> GetSpaceResponse:
+        """
+        What takes disk, and what would be free if it went.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def prune(self, request: PruneRequest, ctx: RequestContext[PruneRequest, PruneResponse], /) -> PruneResponse:
+        """
+        Removes what nobody uses: nothing that somebody made, unless it is asked for.
+        """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     @classmethod
@@ -482,6 +494,28 @@ class HostAgentServiceASGIApplication(ConnectASGIApplication[HostAgentService]):
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.get_sandbox_metrics,
+                ),
+                "/hostagent.v1.HostAgentService/GetSpace": Endpoint.unary(
+                    method=MethodInfo(
+                        name="GetSpace",
+                        service_name="hostagent.v1.HostAgentService",
+                        input=GetSpaceRequest,
+                        output=GetSpaceResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.get_space,
+                ),
+                "/hostagent.v1.HostAgentService/Prune": Endpoint.unary(
+                    method=MethodInfo(
+                        name="Prune",
+                        service_name="hostagent.v1.HostAgentService",
+                        input=PruneRequest,
+                        output=PruneResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.prune,
                 ),
             },
             interceptors=interceptors,
@@ -1105,6 +1139,52 @@ class HostAgentServiceClient(ConnectClient):
             headers=headers,
             timeout_ms=timeout_ms,
         )
+    async def get_space(
+        self,
+        request: GetSpaceRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> GetSpaceResponse:
+        """
+        What takes disk, and what would be free if it went.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="GetSpace",
+                service_name="hostagent.v1.HostAgentService",
+                input=GetSpaceRequest,
+                output=GetSpaceResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    async def prune(
+        self,
+        request: PruneRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> PruneResponse:
+        """
+        Removes what nobody uses: nothing that somebody made, unless it is asked for.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="Prune",
+                service_name="hostagent.v1.HostAgentService",
+                input=PruneRequest,
+                output=PruneResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
 
 class HostAgentServiceSync(Protocol):
     def get_host(self, request: GetHostRequest, ctx: RequestContext[GetHostRequest, GetHostResponse], /) -> GetHostResponse:
@@ -1220,6 +1300,18 @@ class HostAgentServiceSync(Protocol):
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def get_sandbox_metrics(self, request: GetSandboxMetricsRequest, ctx: RequestContext[GetSandboxMetricsRequest, GetSandboxMetricsResponse], /) -> GetSandboxMetricsResponse:
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def get_space(self, request: GetSpaceRequest, ctx: RequestContext[GetSpaceRequest, GetSpaceResponse], /) -> GetSpaceResponse:
+        """
+        What takes disk, and what would be free if it went.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def prune(self, request: PruneRequest, ctx: RequestContext[PruneRequest, PruneResponse], /) -> PruneResponse:
+        """
+        Removes what nobody uses: nothing that somebody made, unless it is asked for.
+        """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     @classmethod
@@ -1556,6 +1648,28 @@ class HostAgentServiceWSGIApplication(ConnectWSGIApplication):
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.get_sandbox_metrics,
+                ),
+                "/hostagent.v1.HostAgentService/GetSpace": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="GetSpace",
+                        service_name="hostagent.v1.HostAgentService",
+                        input=GetSpaceRequest,
+                        output=GetSpaceResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.get_space,
+                ),
+                "/hostagent.v1.HostAgentService/Prune": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="Prune",
+                        service_name="hostagent.v1.HostAgentService",
+                        input=PruneRequest,
+                        output=PruneResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.prune,
                 ),
             },
             interceptors=interceptors,
@@ -2173,6 +2287,52 @@ class HostAgentServiceClientSync(ConnectClientSync):
                 service_name="hostagent.v1.HostAgentService",
                 input=GetSandboxMetricsRequest,
                 output=GetSandboxMetricsResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    def get_space(
+        self,
+        request: GetSpaceRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> GetSpaceResponse:
+        """
+        What takes disk, and what would be free if it went.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="GetSpace",
+                service_name="hostagent.v1.HostAgentService",
+                input=GetSpaceRequest,
+                output=GetSpaceResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    def prune(
+        self,
+        request: PruneRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> PruneResponse:
+        """
+        Removes what nobody uses: nothing that somebody made, unless it is asked for.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="Prune",
+                service_name="hostagent.v1.HostAgentService",
+                input=PruneRequest,
+                output=PruneResponse,
                 idempotency_level=IdempotencyLevel.UNKNOWN,
                 stream_type=StreamType.UNARY,
             ),

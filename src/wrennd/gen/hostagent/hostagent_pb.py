@@ -3060,9 +3060,255 @@ class GetSandboxMetricsResponse(Message[_GetSandboxMetricsResponseFields]):
             mem_bytes: int
             disk_bytes: int
 
+_GetSpaceRequestFields: TypeAlias = NoReturn
+
+class GetSpaceRequest(Message[_GetSpaceRequestFields]):
+    """
+    ```proto
+    message hostagent.v1.GetSpaceRequest
+    ```
+    """
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+        ) -> None:
+            pass
+
+_HoldingFields: TypeAlias = Literal["kind", "name", "of", "total_bytes", "own_bytes", "note"]
+
+class Holding(Message[_HoldingFields]):
+    """
+    One thing that takes disk.
+
+    ```proto
+    message hostagent.v1.Holding
+    ```
+
+    Attributes:
+        kind:
+            image, kernel, template, sandbox, disk, generation, cache or leftover.
+
+            ```proto
+            string kind = 1;
+            ```
+        name:
+            ```proto
+            string name = 2;
+            ```
+        of:
+            The sandbox that it is a part of.
+
+            ```proto
+            string of = 3;
+            ```
+        total_bytes:
+            All of it, and what would be free if it went: the rest is shared.
+
+            ```proto
+            uint64 total_bytes = 4;
+            ```
+        own_bytes:
+            ```proto
+            uint64 own_bytes = 5;
+            ```
+        note:
+            ```proto
+            string note = 6;
+            ```
+    """
+
+    __slots__ = ("kind", "name", "of", "total_bytes", "own_bytes", "note")
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            kind: str = "",
+            name: str = "",
+            of: str = "",
+            total_bytes: int = 0,
+            own_bytes: int = 0,
+            note: str = "",
+        ) -> None:
+            pass
+
+        kind: str
+        name: str
+        of: str
+        total_bytes: int
+        own_bytes: int
+        note: str
+
+_GetSpaceResponseFields: TypeAlias = Literal["holdings", "total_bytes"]
+
+class GetSpaceResponse(Message[_GetSpaceResponseFields]):
+    """
+    ```proto
+    message hostagent.v1.GetSpaceResponse
+    ```
+
+    Attributes:
+        holdings:
+            ```proto
+            repeated hostagent.v1.Holding holdings = 1;
+            ```
+        total_bytes:
+            Of all together, what they share once.
+
+            ```proto
+            uint64 total_bytes = 2;
+            ```
+    """
+
+    __slots__ = ("holdings", "total_bytes")
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            holdings: list[Holding] | None = None,
+            total_bytes: int = 0,
+        ) -> None:
+            pass
+
+        holdings: list[Holding]
+        total_bytes: int
+
+_PruneRequestFields: TypeAlias = Literal["is_dry_run", "with_templates"]
+
+class PruneRequest(Message[_PruneRequestFields]):
+    """
+    ```proto
+    message hostagent.v1.PruneRequest
+    ```
+
+    Attributes:
+        is_dry_run:
+            Only say what would go.
+
+            ```proto
+            bool is_dry_run = 1;
+            ```
+        with_templates:
+            Snapshot templates that no sandbox was made of, too.
+
+            ```proto
+            bool with_templates = 2;
+            ```
+    """
+
+    __slots__ = ("is_dry_run", "with_templates")
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            is_dry_run: bool = False,
+            with_templates: bool = False,
+        ) -> None:
+            pass
+
+        is_dry_run: bool
+        with_templates: bool
+
+_PrunedThingFields: TypeAlias = Literal["kind", "name", "why", "own_bytes"]
+
+class PrunedThing(Message[_PrunedThingFields]):
+    """
+    ```proto
+    message hostagent.v1.PrunedThing
+    ```
+
+    Attributes:
+        kind:
+            ```proto
+            string kind = 1;
+            ```
+        name:
+            ```proto
+            string name = 2;
+            ```
+        why:
+            ```proto
+            string why = 3;
+            ```
+        own_bytes:
+            ```proto
+            uint64 own_bytes = 4;
+            ```
+    """
+
+    __slots__ = ("kind", "name", "why", "own_bytes")
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            kind: str = "",
+            name: str = "",
+            why: str = "",
+            own_bytes: int = 0,
+        ) -> None:
+            pass
+
+        kind: str
+        name: str
+        why: str
+        own_bytes: int
+
+_PruneResponseFields: TypeAlias = Literal["items", "freed_bytes", "notes"]
+
+class PruneResponse(Message[_PruneResponseFields]):
+    """
+    ```proto
+    message hostagent.v1.PruneResponse
+    ```
+
+    Attributes:
+        items:
+            ```proto
+            repeated hostagent.v1.PrunedThing items = 1;
+            ```
+        freed_bytes:
+            ```proto
+            uint64 freed_bytes = 2;
+            ```
+        notes:
+            What was left alone, and why.
+
+            ```proto
+            repeated string notes = 3;
+            ```
+    """
+
+    __slots__ = ("items", "freed_bytes", "notes")
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            items: list[PrunedThing] | None = None,
+            freed_bytes: int = 0,
+            notes: list[str] | None = None,
+        ) -> None:
+            pass
+
+        items: list[PrunedThing]
+        freed_bytes: int
+        notes: list[str]
+
 
 _DESC = file_desc(
-    b'\n\x19hostagent/hostagent.proto\x12\x0chostagent.v1"O\n\x0bErrorDetail\x12\x12\n\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n\x07message\x18\x02 \x01(\tR\x07message\x12\x12\n\x04hint\x18\x03 \x01(\tR\x04hint"w\n\x04Call\x12\'\n\x0fidempotency_key\x18\x01 \x01(\tR\x0eidempotencyKey\x120\n\x11expected_revision\x18\x02 \x01(\x04H\x00R\x10expectedRevision\x88\x01\x01B\x14\n\x12_expected_revision"+\n\x05Phase\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n\x02ms\x18\x02 \x01(\x01R\x02ms"\xf9\x01\n\x08Capacity\x12\x17\n\x07mem_mib\x18\x01 \x01(\x04R\x06memMib\x12(\n\x10mem_mib_reserved\x18\x02 \x01(\x04R\x0ememMibReserved\x12\x1d\n\ndisk_bytes\x18\x03 \x01(\x04R\tdiskBytes\x12&\n\x0fdisk_bytes_free\x18\x04 \x01(\x04R\rdiskBytesFree\x12.\n\x13disk_bytes_reserved\x18\x05 \x01(\x04R\x11diskBytesReserved\x12\x12\n\x04cpus\x18\x06 \x01(\rR\x04cpus\x12\x1f\n\x0bvcpus_given\x18\x07 \x01(\rR\nvcpusGiven"\x10\n\x0eGetHostRequest"\xad\x02\n\x0fGetHostResponse\x12"\n\x0cinstallation\x18\x01 \x01(\tR\x0cinstallation\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version\x12\x12\n\x04tier\x18\x03 \x01(\tR\x04tier\x12\x10\n\x03vmm\x18\x04 \x01(\tR\x03vmm\x12\x1f\n\x0bvmm_version\x18\x05 \x01(\tR\nvmmVersion\x12\x16\n\x06kernel\x18\x06 \x01(\tR\x06kernel\x12!\n\x0cenvd_version\x18\x07 \x01(\tR\x0benvdVersion\x122\n\x08capacity\x18\x08 \x01(\x0b2\x16.hostagent.v1.CapacityR\x08capacity\x12&\n\x0fstarted_unix_ms\x18\t \x01(\x03R\rstartedUnixMs"\x95\x02\n\x06Expiry\x120\n\x05after\x18\x01 \x01(\x0e2\x1a.hostagent.v1.Expiry.AfterR\x05after\x12\x18\n\x07seconds\x18\x02 \x01(\rR\x07seconds\x123\n\x06action\x18\x03 \x01(\x0e2\x1b.hostagent.v1.Expiry.ActionR\x06action"B\n\x05After\x12\x15\n\x11AFTER_UNSPECIFIED\x10\x00\x12\x0e\n\nAFTER_IDLE\x10\x01\x12\x12\n\x0eAFTER_DEADLINE\x10\x02"F\n\x06Action\x12\x16\n\x12ACTION_UNSPECIFIED\x10\x00\x12\x10\n\x0cACTION_PAUSE\x10\x01\x12\x12\n\x0eACTION_DESTROY\x10\x02"\xb4\x04\n\x07Sandbox\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n\x05state\x18\x02 \x01(\tR\x05state\x12\x1a\n\x08template\x18\x03 \x01(\tR\x08template\x12\x12\n\x04tier\x18\x04 \x01(\tR\x04tier\x12\x14\n\x05vcpus\x18\x05 \x01(\rR\x05vcpus\x12\x17\n\x07mem_mib\x18\x06 \x01(\rR\x06memMib\x12&\n\x0fcreated_unix_ms\x18\x07 \x01(\x03R\rcreatedUnixMs\x12$\n\x0eactive_unix_ms\x18\x08 \x01(\x03R\x0cactiveUnixMs\x12\x18\n\x07address\x18\t \x01(\tR\x07address\x12\x1e\n\ngeneration\x18\n \x01(\rR\ngeneration\x12\x1a\n\x08revision\x18\x0b \x01(\x04R\x08revision\x12,\n\x06expiry\x18\x0c \x01(\x0b2\x14.hostagent.v1.ExpiryR\x06expiry\x12&\n\x0fexpires_unix_ms\x18\r \x01(\x03R\rexpiresUnixMs\x12\x14\n\x05error\x18\x0e \x01(\tR\x05error\x12\x17\n\x07is_kept\x18\x0f \x01(\x08R\x06isKept\x12%\n\x0ekernel_version\x18\x10 \x01(\tR\rkernelVersion\x12\x1f\n\x0bvmm_version\x18\x11 \x01(\tR\nvmmVersion\x12\x14\n\x05cause\x18\x12 \x01(\tR\x05cause\x12\x1d\n\ndisk_bytes\x18\x13 \x01(\x04R\tdiskBytes"\x16\n\x14ListSandboxesRequest"E\n\x04Gone\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n\x05cause\x18\x02 \x01(\tR\x05cause\x12\x17\n\x07unix_ms\x18\x03 \x01(\x03R\x06unixMs"\x98\x01\n\x15ListSandboxesResponse\x12"\n\x0cinstallation\x18\x01 \x01(\tR\x0cinstallation\x123\n\tsandboxes\x18\x02 \x03(\x0b2\x15.hostagent.v1.SandboxR\tsandboxes\x12&\n\x04gone\x18\x03 \x03(\x0b2\x12.hostagent.v1.GoneR\x04gone"2\n\x11GetSandboxRequest\x12\x1d\n\nsandbox_id\x18\x01 \x01(\tR\tsandboxId"E\n\x12GetSandboxResponse\x12/\n\x07sandbox\x18\x01 \x01(\x0b2\x15.hostagent.v1.SandboxR\x07sandbox"\xfa\x02\n\x14CreateSandboxRequest\x12&\n\x04call\x18\x01 \x01(\x0b2\x12.hostagent.v1.CallR\x04call\x12\x1d\n\nsandbox_id\x18\x02 \x01(\tR\tsandboxId\x12\x1a\n\x08template\x18\x03 \x01(\tR\x08template\x12\x14\n\x05vcpus\x18\x04 \x01(\rR\x05vcpus\x12\x17\n\x07mem_mib\x18\x05 \x01(\rR\x06memMib\x12\x19\n\x08disk_mib\x18\x06 \x01(\rR\x07diskMib\x12=\n\x03env\x18\x07 \x03(\x0b2+.hostagent.v1.CreateSandboxRequest.EnvEntryR\x03env\x12\x10\n\x03dns\x18\x08 \x03(\tR\x03dns\x12,\n\x06expiry\x18\t \x01(\x0b2\x14.hostagent.v1.ExpiryR\x06expiry\x1a6\n\x08EnvEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x028\x01"u\n\x15CreateSandboxResponse\x12/\n\x07sandbox\x18\x01 \x01(\x0b2\x15.hostagent.v1.SandboxR\x07sandbox\x12+\n\x06phases\x18\x02 \x03(\x0b2\x13.hostagent.v1.PhaseR\x06phases"\\\n\x13PauseSandboxRequest\x12&\n\x04call\x18\x01 \x01(\x0b2\x12.hostagent.v1.CallR\x04call\x12\x1d\n\nsandbox_id\x18\x02 \x01(\tR\tsandboxId"t\n\x14PauseSandboxResponse\x12/\n\x07sandbox\x18\x01 \x01(\x0b2\x15.hostagent.v1.SandboxR\x07sandbox\x12+\n\x06phases\x18\x02 \x03(\x0b2\x13.hostagent.v1.PhaseR\x06phases"\xb9\x01\n\x14ResumeSandboxRequest\x12&\n\x04call\x18\x01 \x01(\x0b2\x12.hostagent.v1.CallR\x04call\x12\x1d\n\nsandbox_id\x18\x02 \x01(\tR\tsandboxId\x12\x12\n\x04cold\x18\x03 \x01(\x08R\x04cold\x12\x18\n\x07discard\x18\x04 \x01(\x08R\x07discard\x12,\n\x06expiry\x18\x05 \x01(\x0b2\x14.hostagent.v1.ExpiryR\x06expiry"\x8e\x01\n\x15ResumeSandboxResponse\x12/\n\x07sandbox\x18\x01 \x01(\x0b2\x15.hostagent.v1.SandboxR\x07sandbox\x12+\n\x06phases\x18\x02 \x03(\x0b2\x13.hostagent.v1.PhaseR\x06phases\x12\x17\n\x07is_cold\x18\x03 \x01(\x08R\x06isCold"^\n\x15DestroySandboxRequest\x12&\n\x04call\x18\x01 \x01(\x0b2\x12.hostagent.v1.CallR\x04call\x12\x1d\n\nsandbox_id\x18\x02 \x01(\tR\tsandboxId"_\n\x16DestroySandboxResponse\x12\x18\n\x07existed\x18\x01 \x01(\x08R\x07existed\x12+\n\x06phases\x18\x02 \x03(\x0b2\x13.hostagent.v1.PhaseR\x06phases"\x87\x01\n\x10SetExpiryRequest\x12&\n\x04call\x18\x01 \x01(\x0b2\x12.hostagent.v1.CallR\x04call\x12\x1d\n\nsandbox_id\x18\x02 \x01(\tR\tsandboxId\x12,\n\x06expiry\x18\x03 \x01(\x0b2\x14.hostagent.v1.ExpiryR\x06expiry"D\n\x11SetExpiryResponse\x12/\n\x07sandbox\x18\x01 \x01(\x0b2\x15.hostagent.v1.SandboxR\x07sandbox"3\n\x12PingSandboxRequest\x12\x1d\n\nsandbox_id\x18\x01 \x01(\tR\tsandboxId"F\n\x13PingSandboxResponse\x12/\n\x07sandbox\x18\x01 \x01(\x0b2\x15.hostagent.v1.SandboxR\x07sandbox"\xb1\x01\n\x15CreateSnapshotRequest\x12&\n\x04call\x18\x01 \x01(\x0b2\x12.hostagent.v1.CallR\x04call\x12\x1d\n\nsandbox_id\x18\x02 \x01(\tR\tsandboxId\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\x12\x1f\n\x0bends_paused\x18\x04 \x01(\x08R\nendsPaused\x12\x1c\n\toverwrite\x18\x05 \x01(\x08R\toverwrite"\xaa\x01\n\x16CreateSnapshotResponse\x122\n\x08template\x18\x01 \x01(\x0b2\x16.hostagent.v1.TemplateR\x08template\x12/\n\x07sandbox\x18\x02 \x01(\x0b2\x15.hostagent.v1.SandboxR\x07sandbox\x12+\n\x06phases\x18\x03 \x03(\x0b2\x13.hostagent.v1.PhaseR\x06phases"S\n\x15DeleteSnapshotRequest\x12&\n\x04call\x18\x01 \x01(\x0b2\x12.hostagent.v1.CallR\x04call\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name"\x18\n\x16DeleteSnapshotResponse"\xf1\x01\n\x08Template\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n\x04kind\x18\x02 \x01(\tR\x04kind\x12\x14\n\x05vcpus\x18\x03 \x01(\rR\x05vcpus\x12\x17\n\x07mem_mib\x18\x04 \x01(\rR\x06memMib\x12\x1d\n\nsize_bytes\x18\x05 \x01(\x04R\tsizeBytes\x12&\n\x0fcreated_unix_ms\x18\x06 \x01(\x03R\rcreatedUnixMs\x12\x12\n\x04tier\x18\x07 \x01(\tR\x04tier\x12\x1d\n\nsandbox_id\x18\x08 \x01(\tR\tsandboxId\x12\x14\n\x05error\x18\t \x01(\tR\x05error"\x16\n\x14ListTemplatesRequest"M\n\x15ListTemplatesResponse\x124\n\ttemplates\x18\x01 \x03(\x0b2\x16.hostagent.v1.TemplateR\ttemplates"\xcb\x01\n\x0bCommandSpec\x12\x10\n\x03cmd\x18\x01 \x01(\tR\x03cmd\x12\x12\n\x04args\x18\x02 \x03(\tR\x04args\x127\n\x04envs\x18\x03 \x03(\x0b2#.hostagent.v1.CommandSpec.EnvsEntryR\x04envs\x12\x10\n\x03cwd\x18\x04 \x01(\tR\x03cwd\x12\x12\n\x04user\x18\x05 \x01(\tR\x04user\x1a7\n\tEnvsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x028\x01"\x94\x01\n\x0bExecRequest\x12\x1d\n\nsandbox_id\x18\x01 \x01(\tR\tsandboxId\x123\n\x07command\x18\x02 \x01(\x0b2\x19.hostagent.v1.CommandSpecR\x07command\x12\x1b\n\ttimeout_s\x18\x03 \x01(\rR\x08timeoutS\x12\x14\n\x05stdin\x18\x04 \x01(\x0cR\x05stdin"\x8e\x01\n\x0cExecResponse\x12\x16\n\x06stdout\x18\x01 \x01(\x0cR\x06stdout\x12\x16\n\x06stderr\x18\x02 \x01(\x0cR\x06stderr\x12\x1b\n\texit_code\x18\x03 \x01(\x05R\x08exitCode\x12\x0e\n\x02ms\x18\x04 \x01(\x01R\x02ms\x12!\n\x0cis_truncated\x18\x05 \x01(\x08R\x0bisTruncated"\xa1\x01\n\x11ExecStreamRequest\x12\x1d\n\nsandbox_id\x18\x01 \x01(\tR\tsandboxId\x123\n\x07command\x18\x02 \x01(\x0b2\x19.hostagent.v1.CommandSpecR\x07command\x12\x1b\n\ttimeout_s\x18\x03 \x01(\rR\x08timeoutS\x12\x1b\n\thas_stdin\x18\x04 \x01(\x08R\x08hasStdin"\xfd\x02\n\x0cProcessEvent\x128\n\x05start\x18\x01 \x01(\x0b2 .hostagent.v1.ProcessEvent.StartH\x00R\x05start\x125\n\x04data\x18\x02 \x01(\x0b2\x1f.hostagent.v1.ProcessEvent.DataH\x00R\x04data\x122\n\x03end\x18\x03 \x01(\x0b2\x1e.hostagent.v1.ProcessEvent.EndH\x00R\x03end\x1a+\n\x05Start\x12\x10\n\x03pid\x18\x01 \x01(\rR\x03pid\x12\x10\n\x03tag\x18\x02 \x01(\tR\x03tag\x1aX\n\x04Data\x12\x18\n\x06stdout\x18\x01 \x01(\x0cH\x00R\x06stdout\x12\x18\n\x06stderr\x18\x02 \x01(\x0cH\x00R\x06stderr\x12\x12\n\x03pty\x18\x03 \x01(\x0cH\x00R\x03ptyB\x08\n\x06output\x1a8\n\x03End\x12\x1b\n\texit_code\x18\x01 \x01(\x05R\x08exitCode\x12\x14\n\x05error\x18\x02 \x01(\tR\x05errorB\x07\n\x05event"F\n\x12ExecStreamResponse\x120\n\x05event\x18\x01 \x01(\x0b2\x1a.hostagent.v1.ProcessEventR\x05event"\xa6\x01\n\x16StartBackgroundRequest\x12&\n\x04call\x18\x01 \x01(\x0b2\x12.hostagent.v1.CallR\x04call\x12\x1d\n\nsandbox_id\x18\x02 \x01(\tR\tsandboxId\x123\n\x07command\x18\x03 \x01(\x0b2\x19.hostagent.v1.CommandSpecR\x07command\x12\x10\n\x03tag\x18\x04 \x01(\tR\x03tag"=\n\x17StartBackgroundResponse\x12\x10\n\x03pid\x18\x01 \x01(\rR\x03pid\x12\x10\n\x03tag\x18\x02 \x01(\tR\x03tag">\n\x08Selector\x12\x12\n\x03pid\x18\x01 \x01(\rH\x00R\x03pid\x12\x12\n\x03tag\x18\x02 \x01(\tH\x00R\x03tagB\n\n\x08selector"5\n\x14ListProcessesRequest\x12\x1d\n\nsandbox_id\x18\x01 \x01(\tR\tsandboxId"\xc6\x01\n\x15ListProcessesResponse\x12I\n\tprocesses\x18\x01 \x03(\x0b2+.hostagent.v1.ListProcessesResponse.ProcessR\tprocesses\x1ab\n\x07Process\x12\x10\n\x03pid\x18\x01 \x01(\rR\x03pid\x12\x10\n\x03tag\x18\x02 \x01(\tR\x03tag\x123\n\x07command\x18\x03 \x01(\x0b2\x19.hostagent.v1.CommandSpecR\x07command"}\n\x12KillProcessRequest\x12\x1d\n\nsandbox_id\x18\x01 \x01(\tR\tsandboxId\x120\n\x07process\x18\x02 \x01(\x0b2\x16.hostagent.v1.SelectorR\x07process\x12\x16\n\x06signal\x18\x03 \x01(\tR\x06signal"\x15\n\x13KillProcessResponse"h\n\x15ConnectProcessRequest\x12\x1d\n\nsandbox_id\x18\x01 \x01(\tR\tsandboxId\x120\n\x07process\x18\x02 \x01(\x0b2\x16.hostagent.v1.SelectorR\x07process"J\n\x16ConnectProcessResponse\x120\n\x05event\x18\x01 \x01(\x0b2\x1a.hostagent.v1.ProcessEventR\x05event"w\n\x10SendInputRequest\x12\x1d\n\nsandbox_id\x18\x01 \x01(\tR\tsandboxId\x120\n\x07process\x18\x02 \x01(\x0b2\x16.hostagent.v1.SelectorR\x07process\x12\x12\n\x04data\x18\x03 \x01(\x0cR\x04data".\n\x11SendInputResponse\x12\x19\n\x08is_taken\x18\x01 \x01(\x08R\x07isTaken"d\n\x11CloseInputRequest\x12\x1d\n\nsandbox_id\x18\x01 \x01(\tR\tsandboxId\x120\n\x07process\x18\x02 \x01(\x0b2\x16.hostagent.v1.SelectorR\x07process"\x14\n\x12CloseInputResponse"\xa0\x01\n\x10AttachPtyRequest\x12\x1d\n\nsandbox_id\x18\x01 \x01(\tR\tsandboxId\x123\n\x07command\x18\x02 \x01(\x0b2\x19.hostagent.v1.CommandSpecR\x07command\x12\x10\n\x03tag\x18\x03 \x01(\tR\x03tag\x12\x12\n\x04cols\x18\x04 \x01(\rR\x04cols\x12\x12\n\x04rows\x18\x05 \x01(\rR\x04rows"E\n\x11AttachPtyResponse\x120\n\x05event\x18\x01 \x01(\x0b2\x1a.hostagent.v1.ProcessEventR\x05event"\x8b\x01\n\x10ResizePtyRequest\x12\x1d\n\nsandbox_id\x18\x01 \x01(\tR\tsandboxId\x120\n\x07process\x18\x02 \x01(\x0b2\x16.hostagent.v1.SelectorR\x07process\x12\x12\n\x04cols\x18\x03 \x01(\rR\x04cols\x12\x12\n\x04rows\x18\x04 \x01(\rR\x04rows"\x13\n\x11ResizePtyResponse"\xc4\x01\n\x10WriteFileRequest\x12?\n\x06target\x18\x01 \x01(\x0b2%.hostagent.v1.WriteFileRequest.TargetH\x00R\x06target\x12\x16\n\x05chunk\x18\x02 \x01(\x0cH\x00R\x05chunk\x1aO\n\x06Target\x12\x1d\n\nsandbox_id\x18\x01 \x01(\tR\tsandboxId\x12\x12\n\x04path\x18\x02 \x01(\tR\x04path\x12\x12\n\x04user\x18\x03 \x01(\tR\x04userB\x06\n\x04part"\'\n\x11WriteFileResponse\x12\x12\n\x04size\x18\x01 \x01(\x04R\x04size"X\n\x0fReadFileRequest\x12\x1d\n\nsandbox_id\x18\x01 \x01(\tR\tsandboxId\x12\x12\n\x04path\x18\x02 \x01(\tR\x04path\x12\x12\n\x04user\x18\x03 \x01(\tR\x04user"(\n\x10ReadFileResponse\x12\x14\n\x05chunk\x18\x01 \x01(\x0cR\x05chunk"\x89\x02\n\tFileEntry\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n\x04path\x18\x02 \x01(\tR\x04path\x12\x12\n\x04type\x18\x03 \x01(\tR\x04type\x12\x12\n\x04size\x18\x04 \x01(\x04R\x04size\x12\x12\n\x04mode\x18\x05 \x01(\rR\x04mode\x12 \n\x0bpermissions\x18\x06 \x01(\tR\x0bpermissions\x12\x14\n\x05owner\x18\x07 \x01(\tR\x05owner\x12\x14\n\x05group\x18\x08 \x01(\tR\x05group\x12#\n\rmodified_unix\x18\t \x01(\x03R\x0cmodifiedUnix\x12%\n\x0esymlink_target\x18\n \x01(\tR\rsymlinkTarget"s\n\x14ListDirectoryRequest\x12\x1d\n\nsandbox_id\x18\x01 \x01(\tR\tsandboxId\x12\x12\n\x04path\x18\x02 \x01(\tR\x04path\x12\x14\n\x05depth\x18\x03 \x01(\rR\x05depth\x12\x12\n\x04user\x18\x04 \x01(\tR\x04user"J\n\x15ListDirectoryResponse\x121\n\x07entries\x18\x01 \x03(\x0b2\x17.hostagent.v1.FileEntryR\x07entries"]\n\x14MakeDirectoryRequest\x12\x1d\n\nsandbox_id\x18\x01 \x01(\tR\tsandboxId\x12\x12\n\x04path\x18\x02 \x01(\tR\x04path\x12\x12\n\x04user\x18\x03 \x01(\tR\x04user"F\n\x15MakeDirectoryResponse\x12-\n\x05entry\x18\x01 \x01(\x0b2\x17.hostagent.v1.FileEntryR\x05entry"Z\n\x11RemovePathRequest\x12\x1d\n\nsandbox_id\x18\x01 \x01(\tR\tsandboxId\x12\x12\n\x04path\x18\x02 \x01(\tR\x04path\x12\x12\n\x04user\x18\x03 \x01(\tR\x04user"\x14\n\x12RemovePathResponse"X\n\x0fStatPathRequest\x12\x1d\n\nsandbox_id\x18\x01 \x01(\tR\tsandboxId\x12\x12\n\x04path\x18\x02 \x01(\tR\x04path\x12\x12\n\x04user\x18\x03 \x01(\tR\x04user"A\n\x10StatPathResponse\x12-\n\x05entry\x18\x01 \x01(\x0b2\x17.hostagent.v1.FileEntryR\x05entry"S\n\x18GetSandboxMetricsRequest\x12\x1d\n\nsandbox_id\x18\x01 \x01(\tR\tsandboxId\x12\x18\n\x07seconds\x18\x02 \x01(\rR\x07seconds"\xe1\x01\n\x19GetSandboxMetricsResponse\x12E\n\x06points\x18\x01 \x03(\x0b2-.hostagent.v1.GetSandboxMetricsResponse.PointR\x06points\x1a}\n\x05Point\x12\x17\n\x07unix_ms\x18\x01 \x01(\x03R\x06unixMs\x12\x1f\n\x0bcpu_percent\x18\x02 \x01(\x01R\ncpuPercent\x12\x1b\n\tmem_bytes\x18\x03 \x01(\x04R\x08memBytes\x12\x1d\n\ndisk_bytes\x18\x04 \x01(\x04R\tdiskBytes2\xb2\x13\n\x10HostAgentService\x12F\n\x07GetHost\x12\x1c.hostagent.v1.GetHostRequest\x1a\x1d.hostagent.v1.GetHostResponse\x12X\n\rListSandboxes\x12".hostagent.v1.ListSandboxesRequest\x1a#.hostagent.v1.ListSandboxesResponse\x12O\n\nGetSandbox\x12\x1f.hostagent.v1.GetSandboxRequest\x1a .hostagent.v1.GetSandboxResponse\x12X\n\rCreateSandbox\x12".hostagent.v1.CreateSandboxRequest\x1a#.hostagent.v1.CreateSandboxResponse\x12U\n\x0cPauseSandbox\x12!.hostagent.v1.PauseSandboxRequest\x1a".hostagent.v1.PauseSandboxResponse\x12X\n\rResumeSandbox\x12".hostagent.v1.ResumeSandboxRequest\x1a#.hostagent.v1.ResumeSandboxResponse\x12[\n\x0eDestroySandbox\x12#.hostagent.v1.DestroySandboxRequest\x1a$.hostagent.v1.DestroySandboxResponse\x12L\n\tSetExpiry\x12\x1e.hostagent.v1.SetExpiryRequest\x1a\x1f.hostagent.v1.SetExpiryResponse\x12R\n\x0bPingSandbox\x12 .hostagent.v1.PingSandboxRequest\x1a!.hostagent.v1.PingSandboxResponse\x12[\n\x0eCreateSnapshot\x12#.hostagent.v1.CreateSnapshotRequest\x1a$.hostagent.v1.CreateSnapshotResponse\x12[\n\x0eDeleteSnapshot\x12#.hostagent.v1.DeleteSnapshotRequest\x1a$.hostagent.v1.DeleteSnapshotResponse\x12X\n\rListTemplates\x12".hostagent.v1.ListTemplatesRequest\x1a#.hostagent.v1.ListTemplatesResponse\x12=\n\x04Exec\x12\x19.hostagent.v1.ExecRequest\x1a\x1a.hostagent.v1.ExecResponse\x12Q\n\nExecStream\x12\x1f.hostagent.v1.ExecStreamRequest\x1a .hostagent.v1.ExecStreamResponse0\x01\x12^\n\x0fStartBackground\x12$.hostagent.v1.StartBackgroundRequest\x1a%.hostagent.v1.StartBackgroundResponse\x12X\n\rListProcesses\x12".hostagent.v1.ListProcessesRequest\x1a#.hostagent.v1.ListProcessesResponse\x12R\n\x0bKillProcess\x12 .hostagent.v1.KillProcessRequest\x1a!.hostagent.v1.KillProcessResponse\x12]\n\x0eConnectProcess\x12#.hostagent.v1.ConnectProcessRequest\x1a$.hostagent.v1.ConnectProcessResponse0\x01\x12L\n\tSendInput\x12\x1e.hostagent.v1.SendInputRequest\x1a\x1f.hostagent.v1.SendInputResponse\x12O\n\nCloseInput\x12\x1f.hostagent.v1.CloseInputRequest\x1a .hostagent.v1.CloseInputResponse\x12N\n\tAttachPty\x12\x1e.hostagent.v1.AttachPtyRequest\x1a\x1f.hostagent.v1.AttachPtyResponse0\x01\x12L\n\tResizePty\x12\x1e.hostagent.v1.ResizePtyRequest\x1a\x1f.hostagent.v1.ResizePtyResponse\x12N\n\tWriteFile\x12\x1e.hostagent.v1.WriteFileRequest\x1a\x1f.hostagent.v1.WriteFileResponse(\x01\x12K\n\x08ReadFile\x12\x1d.hostagent.v1.ReadFileRequest\x1a\x1e.hostagent.v1.ReadFileResponse0\x01\x12X\n\rListDirectory\x12".hostagent.v1.ListDirectoryRequest\x1a#.hostagent.v1.ListDirectoryResponse\x12X\n\rMakeDirectory\x12".hostagent.v1.MakeDirectoryRequest\x1a#.hostagent.v1.MakeDirectoryResponse\x12O\n\nRemovePath\x12\x1f.hostagent.v1.RemovePathRequest\x1a .hostagent.v1.RemovePathResponse\x12I\n\x08StatPath\x12\x1d.hostagent.v1.StatPathRequest\x1a\x1e.hostagent.v1.StatPathResponse\x12d\n\x11GetSandboxMetrics\x12&.hostagent.v1.GetSandboxMetricsRequest\x1a\'.hostagent.v1.GetSandboxMetricsResponseb\x06proto3',
+    b'\n\x19hostagent/hostagent.proto\x12\x0chostagent.v1"O\n\x0bErrorDetail\x12\x12\n\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n\x07message\x18\x02 \x01(\tR\x07message\x12\x12\n\x04hint\x18\x03 \x01(\tR\x04hint"w\n\x04Call\x12\'\n\x0fidempotency_key\x18\x01 \x01(\tR\x0eidempotencyKey\x120\n\x11expected_revision\x18\x02 \x01(\x04H\x00R\x10expectedRevision\x88\x01\x01B\x14\n\x12_expected_revision"+\n\x05Phase\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n\x02ms\x18\x02 \x01(\x01R\x02ms"\xf9\x01\n\x08Capacity\x12\x17\n\x07mem_mib\x18\x01 \x01(\x04R\x06memMib\x12(\n\x10mem_mib_reserved\x18\x02 \x01(\x04R\x0ememMibReserved\x12\x1d\n\ndisk_bytes\x18\x03 \x01(\x04R\tdiskBytes\x12&\n\x0fdisk_bytes_free\x18\x04 \x01(\x04R\rdiskBytesFree\x12.\n\x13disk_bytes_reserved\x18\x05 \x01(\x04R\x11diskBytesReserved\x12\x12\n\x04cpus\x18\x06 \x01(\rR\x04cpus\x12\x1f\n\x0bvcpus_given\x18\x07 \x01(\rR\nvcpusGiven"\x10\n\x0eGetHostRequest"\xad\x02\n\x0fGetHostResponse\x12"\n\x0cinstallation\x18\x01 \x01(\tR\x0cinstallation\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version\x12\x12\n\x04tier\x18\x03 \x01(\tR\x04tier\x12\x10\n\x03vmm\x18\x04 \x01(\tR\x03vmm\x12\x1f\n\x0bvmm_version\x18\x05 \x01(\tR\nvmmVersion\x12\x16\n\x06kernel\x18\x06 \x01(\tR\x06kernel\x12!\n\x0cenvd_version\x18\x07 \x01(\tR\x0benvdVersion\x122\n\x08capacity\x18\x08 \x01(\x0b2\x16.hostagent.v1.CapacityR\x08capacity\x12&\n\x0fstarted_unix_ms\x18\t \x01(\x03R\rstartedUnixMs"\x95\x02\n\x06Expiry\x120\n\x05after\x18\x01 \x01(\x0e2\x1a.hostagent.v1.Expiry.AfterR\x05after\x12\x18\n\x07seconds\x18\x02 \x01(\rR\x07seconds\x123\n\x06action\x18\x03 \x01(\x0e2\x1b.hostagent.v1.Expiry.ActionR\x06action"B\n\x05After\x12\x15\n\x11AFTER_UNSPECIFIED\x10\x00\x12\x0e\n\nAFTER_IDLE\x10\x01\x12\x12\n\x0eAFTER_DEADLINE\x10\x02"F\n\x06Action\x12\x16\n\x12ACTION_UNSPECIFIED\x10\x00\x12\x10\n\x0cACTION_PAUSE\x10\x01\x12\x12\n\x0eACTION_DESTROY\x10\x02"\xb4\x04\n\x07Sandbox\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n\x05state\x18\x02 \x01(\tR\x05state\x12\x1a\n\x08template\x18\x03 \x01(\tR\x08template\x12\x12\n\x04tier\x18\x04 \x01(\tR\x04tier\x12\x14\n\x05vcpus\x18\x05 \x01(\rR\x05vcpus\x12\x17\n\x07mem_mib\x18\x06 \x01(\rR\x06memMib\x12&\n\x0fcreated_unix_ms\x18\x07 \x01(\x03R\rcreatedUnixMs\x12$\n\x0eactive_unix_ms\x18\x08 \x01(\x03R\x0cactiveUnixMs\x12\x18\n\x07address\x18\t \x01(\tR\x07address\x12\x1e\n\ngeneration\x18\n \x01(\rR\ngeneration\x12\x1a\n\x08revision\x18\x0b \x01(\x04R\x08revision\x12,\n\x06expiry\x18\x0c \x01(\x0b2\x14.hostagent.v1.ExpiryR\x06expiry\x12&\n\x0fexpires_unix_ms\x18\r \x01(\x03R\rexpiresUnixMs\x12\x14\n\x05error\x18\x0e \x01(\tR\x05error\x12\x17\n\x07is_kept\x18\x0f \x01(\x08R\x06isKept\x12%\n\x0ekernel_version\x18\x10 \x01(\tR\rkernelVersion\x12\x1f\n\x0bvmm_version\x18\x11 \x01(\tR\nvmmVersion\x12\x14\n\x05cause\x18\x12 \x01(\tR\x05cause\x12\x1d\n\ndisk_bytes\x18\x13 \x01(\x04R\tdiskBytes"\x16\n\x14ListSandboxesRequest"E\n\x04Gone\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n\x05cause\x18\x02 \x01(\tR\x05cause\x12\x17\n\x07unix_ms\x18\x03 \x01(\x03R\x06unixMs"\x98\x01\n\x15ListSandboxesResponse\x12"\n\x0cinstallation\x18\x01 \x01(\tR\x0cinstallation\x123\n\tsandboxes\x18\x02 \x03(\x0b2\x15.hostagent.v1.SandboxR\tsandboxes\x12&\n\x04gone\x18\x03 \x03(\x0b2\x12.hostagent.v1.GoneR\x04gone"2\n\x11GetSandboxRequest\x12\x1d\n\nsandbox_id\x18\x01 \x01(\tR\tsandboxId"E\n\x12GetSandboxResponse\x12/\n\x07sandbox\x18\x01 \x01(\x0b2\x15.hostagent.v1.SandboxR\x07sandbox"\xfa\x02\n\x14CreateSandboxRequest\x12&\n\x04call\x18\x01 \x01(\x0b2\x12.hostagent.v1.CallR\x04call\x12\x1d\n\nsandbox_id\x18\x02 \x01(\tR\tsandboxId\x12\x1a\n\x08template\x18\x03 \x01(\tR\x08template\x12\x14\n\x05vcpus\x18\x04 \x01(\rR\x05vcpus\x12\x17\n\x07mem_mib\x18\x05 \x01(\rR\x06memMib\x12\x19\n\x08disk_mib\x18\x06 \x01(\rR\x07diskMib\x12=\n\x03env\x18\x07 \x03(\x0b2+.hostagent.v1.CreateSandboxRequest.EnvEntryR\x03env\x12\x10\n\x03dns\x18\x08 \x03(\tR\x03dns\x12,\n\x06expiry\x18\t \x01(\x0b2\x14.hostagent.v1.ExpiryR\x06expiry\x1a6\n\x08EnvEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x028\x01"u\n\x15CreateSandboxResponse\x12/\n\x07sandbox\x18\x01 \x01(\x0b2\x15.hostagent.v1.SandboxR\x07sandbox\x12+\n\x06phases\x18\x02 \x03(\x0b2\x13.hostagent.v1.PhaseR\x06phases"\\\n\x13PauseSandboxRequest\x12&\n\x04call\x18\x01 \x01(\x0b2\x12.hostagent.v1.CallR\x04call\x12\x1d\n\nsandbox_id\x18\x02 \x01(\tR\tsandboxId"t\n\x14PauseSandboxResponse\x12/\n\x07sandbox\x18\x01 \x01(\x0b2\x15.hostagent.v1.SandboxR\x07sandbox\x12+\n\x06phases\x18\x02 \x03(\x0b2\x13.hostagent.v1.PhaseR\x06phases"\xb9\x01\n\x14ResumeSandboxRequest\x12&\n\x04call\x18\x01 \x01(\x0b2\x12.hostagent.v1.CallR\x04call\x12\x1d\n\nsandbox_id\x18\x02 \x01(\tR\tsandboxId\x12\x12\n\x04cold\x18\x03 \x01(\x08R\x04cold\x12\x18\n\x07discard\x18\x04 \x01(\x08R\x07discard\x12,\n\x06expiry\x18\x05 \x01(\x0b2\x14.hostagent.v1.ExpiryR\x06expiry"\x8e\x01\n\x15ResumeSandboxResponse\x12/\n\x07sandbox\x18\x01 \x01(\x0b2\x15.hostagent.v1.SandboxR\x07sandbox\x12+\n\x06phases\x18\x02 \x03(\x0b2\x13.hostagent.v1.PhaseR\x06phases\x12\x17\n\x07is_cold\x18\x03 \x01(\x08R\x06isCold"^\n\x15DestroySandboxRequest\x12&\n\x04call\x18\x01 \x01(\x0b2\x12.hostagent.v1.CallR\x04call\x12\x1d\n\nsandbox_id\x18\x02 \x01(\tR\tsandboxId"_\n\x16DestroySandboxResponse\x12\x18\n\x07existed\x18\x01 \x01(\x08R\x07existed\x12+\n\x06phases\x18\x02 \x03(\x0b2\x13.hostagent.v1.PhaseR\x06phases"\x87\x01\n\x10SetExpiryRequest\x12&\n\x04call\x18\x01 \x01(\x0b2\x12.hostagent.v1.CallR\x04call\x12\x1d\n\nsandbox_id\x18\x02 \x01(\tR\tsandboxId\x12,\n\x06expiry\x18\x03 \x01(\x0b2\x14.hostagent.v1.ExpiryR\x06expiry"D\n\x11SetExpiryResponse\x12/\n\x07sandbox\x18\x01 \x01(\x0b2\x15.hostagent.v1.SandboxR\x07sandbox"3\n\x12PingSandboxRequest\x12\x1d\n\nsandbox_id\x18\x01 \x01(\tR\tsandboxId"F\n\x13PingSandboxResponse\x12/\n\x07sandbox\x18\x01 \x01(\x0b2\x15.hostagent.v1.SandboxR\x07sandbox"\xb1\x01\n\x15CreateSnapshotRequest\x12&\n\x04call\x18\x01 \x01(\x0b2\x12.hostagent.v1.CallR\x04call\x12\x1d\n\nsandbox_id\x18\x02 \x01(\tR\tsandboxId\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\x12\x1f\n\x0bends_paused\x18\x04 \x01(\x08R\nendsPaused\x12\x1c\n\toverwrite\x18\x05 \x01(\x08R\toverwrite"\xaa\x01\n\x16CreateSnapshotResponse\x122\n\x08template\x18\x01 \x01(\x0b2\x16.hostagent.v1.TemplateR\x08template\x12/\n\x07sandbox\x18\x02 \x01(\x0b2\x15.hostagent.v1.SandboxR\x07sandbox\x12+\n\x06phases\x18\x03 \x03(\x0b2\x13.hostagent.v1.PhaseR\x06phases"S\n\x15DeleteSnapshotRequest\x12&\n\x04call\x18\x01 \x01(\x0b2\x12.hostagent.v1.CallR\x04call\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name"\x18\n\x16DeleteSnapshotResponse"\xf1\x01\n\x08Template\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n\x04kind\x18\x02 \x01(\tR\x04kind\x12\x14\n\x05vcpus\x18\x03 \x01(\rR\x05vcpus\x12\x17\n\x07mem_mib\x18\x04 \x01(\rR\x06memMib\x12\x1d\n\nsize_bytes\x18\x05 \x01(\x04R\tsizeBytes\x12&\n\x0fcreated_unix_ms\x18\x06 \x01(\x03R\rcreatedUnixMs\x12\x12\n\x04tier\x18\x07 \x01(\tR\x04tier\x12\x1d\n\nsandbox_id\x18\x08 \x01(\tR\tsandboxId\x12\x14\n\x05error\x18\t \x01(\tR\x05error"\x16\n\x14ListTemplatesRequest"M\n\x15ListTemplatesResponse\x124\n\ttemplates\x18\x01 \x03(\x0b2\x16.hostagent.v1.TemplateR\ttemplates"\xcb\x01\n\x0bCommandSpec\x12\x10\n\x03cmd\x18\x01 \x01(\tR\x03cmd\x12\x12\n\x04args\x18\x02 \x03(\tR\x04args\x127\n\x04envs\x18\x03 \x03(\x0b2#.hostagent.v1.CommandSpec.EnvsEntryR\x04envs\x12\x10\n\x03cwd\x18\x04 \x01(\tR\x03cwd\x12\x12\n\x04user\x18\x05 \x01(\tR\x04user\x1a7\n\tEnvsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x028\x01"\x94\x01\n\x0bExecRequest\x12\x1d\n\nsandbox_id\x18\x01 \x01(\tR\tsandboxId\x123\n\x07command\x18\x02 \x01(\x0b2\x19.hostagent.v1.CommandSpecR\x07command\x12\x1b\n\ttimeout_s\x18\x03 \x01(\rR\x08timeoutS\x12\x14\n\x05stdin\x18\x04 \x01(\x0cR\x05stdin"\x8e\x01\n\x0cExecResponse\x12\x16\n\x06stdout\x18\x01 \x01(\x0cR\x06stdout\x12\x16\n\x06stderr\x18\x02 \x01(\x0cR\x06stderr\x12\x1b\n\texit_code\x18\x03 \x01(\x05R\x08exitCode\x12\x0e\n\x02ms\x18\x04 \x01(\x01R\x02ms\x12!\n\x0cis_truncated\x18\x05 \x01(\x08R\x0bisTruncated"\xa1\x01\n\x11ExecStreamRequest\x12\x1d\n\nsandbox_id\x18\x01 \x01(\tR\tsandboxId\x123\n\x07command\x18\x02 \x01(\x0b2\x19.hostagent.v1.CommandSpecR\x07command\x12\x1b\n\ttimeout_s\x18\x03 \x01(\rR\x08timeoutS\x12\x1b\n\thas_stdin\x18\x04 \x01(\x08R\x08hasStdin"\xfd\x02\n\x0cProcessEvent\x128\n\x05start\x18\x01 \x01(\x0b2 .hostagent.v1.ProcessEvent.StartH\x00R\x05start\x125\n\x04data\x18\x02 \x01(\x0b2\x1f.hostagent.v1.ProcessEvent.DataH\x00R\x04data\x122\n\x03end\x18\x03 \x01(\x0b2\x1e.hostagent.v1.ProcessEvent.EndH\x00R\x03end\x1a+\n\x05Start\x12\x10\n\x03pid\x18\x01 \x01(\rR\x03pid\x12\x10\n\x03tag\x18\x02 \x01(\tR\x03tag\x1aX\n\x04Data\x12\x18\n\x06stdout\x18\x01 \x01(\x0cH\x00R\x06stdout\x12\x18\n\x06stderr\x18\x02 \x01(\x0cH\x00R\x06stderr\x12\x12\n\x03pty\x18\x03 \x01(\x0cH\x00R\x03ptyB\x08\n\x06output\x1a8\n\x03End\x12\x1b\n\texit_code\x18\x01 \x01(\x05R\x08exitCode\x12\x14\n\x05error\x18\x02 \x01(\tR\x05errorB\x07\n\x05event"F\n\x12ExecStreamResponse\x120\n\x05event\x18\x01 \x01(\x0b2\x1a.hostagent.v1.ProcessEventR\x05event"\xa6\x01\n\x16StartBackgroundRequest\x12&\n\x04call\x18\x01 \x01(\x0b2\x12.hostagent.v1.CallR\x04call\x12\x1d\n\nsandbox_id\x18\x02 \x01(\tR\tsandboxId\x123\n\x07command\x18\x03 \x01(\x0b2\x19.hostagent.v1.CommandSpecR\x07command\x12\x10\n\x03tag\x18\x04 \x01(\tR\x03tag"=\n\x17StartBackgroundResponse\x12\x10\n\x03pid\x18\x01 \x01(\rR\x03pid\x12\x10\n\x03tag\x18\x02 \x01(\tR\x03tag">\n\x08Selector\x12\x12\n\x03pid\x18\x01 \x01(\rH\x00R\x03pid\x12\x12\n\x03tag\x18\x02 \x01(\tH\x00R\x03tagB\n\n\x08selector"5\n\x14ListProcessesRequest\x12\x1d\n\nsandbox_id\x18\x01 \x01(\tR\tsandboxId"\xc6\x01\n\x15ListProcessesResponse\x12I\n\tprocesses\x18\x01 \x03(\x0b2+.hostagent.v1.ListProcessesResponse.ProcessR\tprocesses\x1ab\n\x07Process\x12\x10\n\x03pid\x18\x01 \x01(\rR\x03pid\x12\x10\n\x03tag\x18\x02 \x01(\tR\x03tag\x123\n\x07command\x18\x03 \x01(\x0b2\x19.hostagent.v1.CommandSpecR\x07command"}\n\x12KillProcessRequest\x12\x1d\n\nsandbox_id\x18\x01 \x01(\tR\tsandboxId\x120\n\x07process\x18\x02 \x01(\x0b2\x16.hostagent.v1.SelectorR\x07process\x12\x16\n\x06signal\x18\x03 \x01(\tR\x06signal"\x15\n\x13KillProcessResponse"h\n\x15ConnectProcessRequest\x12\x1d\n\nsandbox_id\x18\x01 \x01(\tR\tsandboxId\x120\n\x07process\x18\x02 \x01(\x0b2\x16.hostagent.v1.SelectorR\x07process"J\n\x16ConnectProcessResponse\x120\n\x05event\x18\x01 \x01(\x0b2\x1a.hostagent.v1.ProcessEventR\x05event"w\n\x10SendInputRequest\x12\x1d\n\nsandbox_id\x18\x01 \x01(\tR\tsandboxId\x120\n\x07process\x18\x02 \x01(\x0b2\x16.hostagent.v1.SelectorR\x07process\x12\x12\n\x04data\x18\x03 \x01(\x0cR\x04data".\n\x11SendInputResponse\x12\x19\n\x08is_taken\x18\x01 \x01(\x08R\x07isTaken"d\n\x11CloseInputRequest\x12\x1d\n\nsandbox_id\x18\x01 \x01(\tR\tsandboxId\x120\n\x07process\x18\x02 \x01(\x0b2\x16.hostagent.v1.SelectorR\x07process"\x14\n\x12CloseInputResponse"\xa0\x01\n\x10AttachPtyRequest\x12\x1d\n\nsandbox_id\x18\x01 \x01(\tR\tsandboxId\x123\n\x07command\x18\x02 \x01(\x0b2\x19.hostagent.v1.CommandSpecR\x07command\x12\x10\n\x03tag\x18\x03 \x01(\tR\x03tag\x12\x12\n\x04cols\x18\x04 \x01(\rR\x04cols\x12\x12\n\x04rows\x18\x05 \x01(\rR\x04rows"E\n\x11AttachPtyResponse\x120\n\x05event\x18\x01 \x01(\x0b2\x1a.hostagent.v1.ProcessEventR\x05event"\x8b\x01\n\x10ResizePtyRequest\x12\x1d\n\nsandbox_id\x18\x01 \x01(\tR\tsandboxId\x120\n\x07process\x18\x02 \x01(\x0b2\x16.hostagent.v1.SelectorR\x07process\x12\x12\n\x04cols\x18\x03 \x01(\rR\x04cols\x12\x12\n\x04rows\x18\x04 \x01(\rR\x04rows"\x13\n\x11ResizePtyResponse"\xc4\x01\n\x10WriteFileRequest\x12?\n\x06target\x18\x01 \x01(\x0b2%.hostagent.v1.WriteFileRequest.TargetH\x00R\x06target\x12\x16\n\x05chunk\x18\x02 \x01(\x0cH\x00R\x05chunk\x1aO\n\x06Target\x12\x1d\n\nsandbox_id\x18\x01 \x01(\tR\tsandboxId\x12\x12\n\x04path\x18\x02 \x01(\tR\x04path\x12\x12\n\x04user\x18\x03 \x01(\tR\x04userB\x06\n\x04part"\'\n\x11WriteFileResponse\x12\x12\n\x04size\x18\x01 \x01(\x04R\x04size"X\n\x0fReadFileRequest\x12\x1d\n\nsandbox_id\x18\x01 \x01(\tR\tsandboxId\x12\x12\n\x04path\x18\x02 \x01(\tR\x04path\x12\x12\n\x04user\x18\x03 \x01(\tR\x04user"(\n\x10ReadFileResponse\x12\x14\n\x05chunk\x18\x01 \x01(\x0cR\x05chunk"\x89\x02\n\tFileEntry\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n\x04path\x18\x02 \x01(\tR\x04path\x12\x12\n\x04type\x18\x03 \x01(\tR\x04type\x12\x12\n\x04size\x18\x04 \x01(\x04R\x04size\x12\x12\n\x04mode\x18\x05 \x01(\rR\x04mode\x12 \n\x0bpermissions\x18\x06 \x01(\tR\x0bpermissions\x12\x14\n\x05owner\x18\x07 \x01(\tR\x05owner\x12\x14\n\x05group\x18\x08 \x01(\tR\x05group\x12#\n\rmodified_unix\x18\t \x01(\x03R\x0cmodifiedUnix\x12%\n\x0esymlink_target\x18\n \x01(\tR\rsymlinkTarget"s\n\x14ListDirectoryRequest\x12\x1d\n\nsandbox_id\x18\x01 \x01(\tR\tsandboxId\x12\x12\n\x04path\x18\x02 \x01(\tR\x04path\x12\x14\n\x05depth\x18\x03 \x01(\rR\x05depth\x12\x12\n\x04user\x18\x04 \x01(\tR\x04user"J\n\x15ListDirectoryResponse\x121\n\x07entries\x18\x01 \x03(\x0b2\x17.hostagent.v1.FileEntryR\x07entries"]\n\x14MakeDirectoryRequest\x12\x1d\n\nsandbox_id\x18\x01 \x01(\tR\tsandboxId\x12\x12\n\x04path\x18\x02 \x01(\tR\x04path\x12\x12\n\x04user\x18\x03 \x01(\tR\x04user"F\n\x15MakeDirectoryResponse\x12-\n\x05entry\x18\x01 \x01(\x0b2\x17.hostagent.v1.FileEntryR\x05entry"Z\n\x11RemovePathRequest\x12\x1d\n\nsandbox_id\x18\x01 \x01(\tR\tsandboxId\x12\x12\n\x04path\x18\x02 \x01(\tR\x04path\x12\x12\n\x04user\x18\x03 \x01(\tR\x04user"\x14\n\x12RemovePathResponse"X\n\x0fStatPathRequest\x12\x1d\n\nsandbox_id\x18\x01 \x01(\tR\tsandboxId\x12\x12\n\x04path\x18\x02 \x01(\tR\x04path\x12\x12\n\x04user\x18\x03 \x01(\tR\x04user"A\n\x10StatPathResponse\x12-\n\x05entry\x18\x01 \x01(\x0b2\x17.hostagent.v1.FileEntryR\x05entry"S\n\x18GetSandboxMetricsRequest\x12\x1d\n\nsandbox_id\x18\x01 \x01(\tR\tsandboxId\x12\x18\n\x07seconds\x18\x02 \x01(\rR\x07seconds"\xe1\x01\n\x19GetSandboxMetricsResponse\x12E\n\x06points\x18\x01 \x03(\x0b2-.hostagent.v1.GetSandboxMetricsResponse.PointR\x06points\x1a}\n\x05Point\x12\x17\n\x07unix_ms\x18\x01 \x01(\x03R\x06unixMs\x12\x1f\n\x0bcpu_percent\x18\x02 \x01(\x01R\ncpuPercent\x12\x1b\n\tmem_bytes\x18\x03 \x01(\x04R\x08memBytes\x12\x1d\n\ndisk_bytes\x18\x04 \x01(\x04R\tdiskBytes"\x11\n\x0fGetSpaceRequest"\x93\x01\n\x07Holding\x12\x12\n\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x0e\n\x02of\x18\x03 \x01(\tR\x02of\x12\x1f\n\x0btotal_bytes\x18\x04 \x01(\x04R\ntotalBytes\x12\x1b\n\town_bytes\x18\x05 \x01(\x04R\x08ownBytes\x12\x12\n\x04note\x18\x06 \x01(\tR\x04note"f\n\x10GetSpaceResponse\x121\n\x08holdings\x18\x01 \x03(\x0b2\x15.hostagent.v1.HoldingR\x08holdings\x12\x1f\n\x0btotal_bytes\x18\x02 \x01(\x04R\ntotalBytes"S\n\x0cPruneRequest\x12\x1c\n\nis_dry_run\x18\x01 \x01(\x08R\x08isDryRun\x12%\n\x0ewith_templates\x18\x02 \x01(\x08R\rwithTemplates"d\n\x0bPrunedThing\x12\x12\n\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n\x03why\x18\x03 \x01(\tR\x03why\x12\x1b\n\town_bytes\x18\x04 \x01(\x04R\x08ownBytes"w\n\rPruneResponse\x12/\n\x05items\x18\x01 \x03(\x0b2\x19.hostagent.v1.PrunedThingR\x05items\x12\x1f\n\x0bfreed_bytes\x18\x02 \x01(\x04R\nfreedBytes\x12\x14\n\x05notes\x18\x03 \x03(\tR\x05notes2\xbf\x14\n\x10HostAgentService\x12F\n\x07GetHost\x12\x1c.hostagent.v1.GetHostRequest\x1a\x1d.hostagent.v1.GetHostResponse\x12X\n\rListSandboxes\x12".hostagent.v1.ListSandboxesRequest\x1a#.hostagent.v1.ListSandboxesResponse\x12O\n\nGetSandbox\x12\x1f.hostagent.v1.GetSandboxRequest\x1a .hostagent.v1.GetSandboxResponse\x12X\n\rCreateSandbox\x12".hostagent.v1.CreateSandboxRequest\x1a#.hostagent.v1.CreateSandboxResponse\x12U\n\x0cPauseSandbox\x12!.hostagent.v1.PauseSandboxRequest\x1a".hostagent.v1.PauseSandboxResponse\x12X\n\rResumeSandbox\x12".hostagent.v1.ResumeSandboxRequest\x1a#.hostagent.v1.ResumeSandboxResponse\x12[\n\x0eDestroySandbox\x12#.hostagent.v1.DestroySandboxRequest\x1a$.hostagent.v1.DestroySandboxResponse\x12L\n\tSetExpiry\x12\x1e.hostagent.v1.SetExpiryRequest\x1a\x1f.hostagent.v1.SetExpiryResponse\x12R\n\x0bPingSandbox\x12 .hostagent.v1.PingSandboxRequest\x1a!.hostagent.v1.PingSandboxResponse\x12[\n\x0eCreateSnapshot\x12#.hostagent.v1.CreateSnapshotRequest\x1a$.hostagent.v1.CreateSnapshotResponse\x12[\n\x0eDeleteSnapshot\x12#.hostagent.v1.DeleteSnapshotRequest\x1a$.hostagent.v1.DeleteSnapshotResponse\x12X\n\rListTemplates\x12".hostagent.v1.ListTemplatesRequest\x1a#.hostagent.v1.ListTemplatesResponse\x12=\n\x04Exec\x12\x19.hostagent.v1.ExecRequest\x1a\x1a.hostagent.v1.ExecResponse\x12Q\n\nExecStream\x12\x1f.hostagent.v1.ExecStreamRequest\x1a .hostagent.v1.ExecStreamResponse0\x01\x12^\n\x0fStartBackground\x12$.hostagent.v1.StartBackgroundRequest\x1a%.hostagent.v1.StartBackgroundResponse\x12X\n\rListProcesses\x12".hostagent.v1.ListProcessesRequest\x1a#.hostagent.v1.ListProcessesResponse\x12R\n\x0bKillProcess\x12 .hostagent.v1.KillProcessRequest\x1a!.hostagent.v1.KillProcessResponse\x12]\n\x0eConnectProcess\x12#.hostagent.v1.ConnectProcessRequest\x1a$.hostagent.v1.ConnectProcessResponse0\x01\x12L\n\tSendInput\x12\x1e.hostagent.v1.SendInputRequest\x1a\x1f.hostagent.v1.SendInputResponse\x12O\n\nCloseInput\x12\x1f.hostagent.v1.CloseInputRequest\x1a .hostagent.v1.CloseInputResponse\x12N\n\tAttachPty\x12\x1e.hostagent.v1.AttachPtyRequest\x1a\x1f.hostagent.v1.AttachPtyResponse0\x01\x12L\n\tResizePty\x12\x1e.hostagent.v1.ResizePtyRequest\x1a\x1f.hostagent.v1.ResizePtyResponse\x12N\n\tWriteFile\x12\x1e.hostagent.v1.WriteFileRequest\x1a\x1f.hostagent.v1.WriteFileResponse(\x01\x12K\n\x08ReadFile\x12\x1d.hostagent.v1.ReadFileRequest\x1a\x1e.hostagent.v1.ReadFileResponse0\x01\x12X\n\rListDirectory\x12".hostagent.v1.ListDirectoryRequest\x1a#.hostagent.v1.ListDirectoryResponse\x12X\n\rMakeDirectory\x12".hostagent.v1.MakeDirectoryRequest\x1a#.hostagent.v1.MakeDirectoryResponse\x12O\n\nRemovePath\x12\x1f.hostagent.v1.RemovePathRequest\x1a .hostagent.v1.RemovePathResponse\x12I\n\x08StatPath\x12\x1d.hostagent.v1.StatPathRequest\x1a\x1e.hostagent.v1.StatPathResponse\x12d\n\x11GetSandboxMetrics\x12&.hostagent.v1.GetSandboxMetricsRequest\x1a\'.hostagent.v1.GetSandboxMetricsResponse\x12I\n\x08GetSpace\x12\x1d.hostagent.v1.GetSpaceRequest\x1a\x1e.hostagent.v1.GetSpaceResponse\x12@\n\x05Prune\x12\x1a.hostagent.v1.PruneRequest\x1a\x1b.hostagent.v1.PruneResponseb\x06proto3',
     [],
     {
         "ErrorDetail": ErrorDetail,
@@ -3143,6 +3389,12 @@ _DESC = file_desc(
         "GetSandboxMetricsRequest": GetSandboxMetricsRequest,
         "GetSandboxMetricsResponse": GetSandboxMetricsResponse,
         "GetSandboxMetricsResponse.Point": GetSandboxMetricsResponse.Point,
+        "GetSpaceRequest": GetSpaceRequest,
+        "Holding": Holding,
+        "GetSpaceResponse": GetSpaceResponse,
+        "PruneRequest": PruneRequest,
+        "PrunedThing": PrunedThing,
+        "PruneResponse": PruneResponse,
     },
 )
 

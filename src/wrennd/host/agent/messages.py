@@ -8,6 +8,7 @@ from wrennd.core.errors import InvalidInput
 from wrennd.core.expiry import NEVER, Action, After
 from wrennd.core.expiry import Expiry as Wanted
 from wrennd.core.sandboxes import ListedTemplate
+from wrennd.core.space import Pruning, Space
 from wrennd.core.states import State
 from wrennd.core.timings import Timings
 from wrennd.gen.hostagent.hostagent_pb import (
@@ -15,8 +16,12 @@ from wrennd.gen.hostagent.hostagent_pb import (
     Expiry,
     FileEntry,
     GetSandboxMetricsResponse,
+    GetSpaceResponse,
     Gone,
+    Holding,
     Phase,
+    PrunedThing,
+    PruneResponse,
     Sandbox,
     Template,
 )
@@ -162,4 +167,18 @@ def point(found: Point) -> GetSandboxMetricsResponse.Point:
         cpu_percent=found.cpu_percent,
         mem_bytes=found.mem_bytes,
         disk_bytes=found.disk_bytes,
+    )
+
+
+def space(found: Space) -> GetSpaceResponse:
+    return GetSpaceResponse(
+        holdings=[Holding(**vars(each)) for each in found.holdings], total_bytes=found.total_bytes
+    )
+
+
+def pruning(done: Pruning) -> PruneResponse:
+    return PruneResponse(
+        items=[PrunedThing(**vars(each)) for each in done.items],
+        freed_bytes=done.freed_bytes,
+        notes=list(done.notes),
     )

@@ -15,9 +15,10 @@ from wrennd.core.ids import check_sandbox_id
 from wrennd.core.log import bind
 from wrennd.core.model import SandboxRequest
 from wrennd.core.sandboxes import ListedTemplate
+from wrennd.core.space import Pruning, Space
 from wrennd.core.states import State, require
 from wrennd.core.timings import Timings
-from wrennd.host import templates
+from wrennd.host import pruning, space, templates
 from wrennd.host.agent.activity import Activity, now_ms
 from wrennd.host.agent.admission import Admission, Room, room_for
 from wrennd.host.agent.catalogue import Catalogue, Seen
@@ -195,6 +196,13 @@ class Sandboxes:
             with contextlib.suppress(Error):  # a template, or a broken one, which doctor names
                 found.append(store.find(name))
         return found
+
+    def space(self) -> Space:
+        return space.space(self._layout)
+
+    def prune(self, *, is_dry_run: bool, with_templates: bool) -> Pruning:
+        """Errors: WrongState while a setup works."""
+        return pruning.prune(self._layout, is_dry_run=is_dry_run, with_templates=with_templates)
 
     @contextmanager
     def _operation(self, sandbox_id: str, terms: Terms, timings: Timings) -> Iterator[Journal]:

@@ -385,6 +385,20 @@ class Service(HostAgentService):
 
         return await self._look(work)
 
+    async def get_space(self, _request: pb.GetSpaceRequest, _ctx: Context) -> pb.GetSpaceResponse:
+        return await self._call(lambda: messages.space(self._parts.sandboxes.space()))
+
+    async def prune(self, request: pb.PruneRequest, _ctx: Context) -> pb.PruneResponse:
+        wanted = Wanted(method="Prune", sandbox="", kind=Kind.ENDS)
+
+        def work() -> pb.PruneResponse:
+            done = self._parts.sandboxes.prune(
+                is_dry_run=request.is_dry_run, with_templates=request.with_templates
+            )
+            return messages.pruning(done)
+
+        return await self._parts.operations.run(wanted, work)
+
     async def _call(self, work: Callable[[], T]) -> T:
         return await self._parts.operations.call(work)
 
