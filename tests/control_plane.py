@@ -10,7 +10,7 @@ import httpx
 from websockets.sync.client import ClientConnection, connect
 
 from fakes.host_agent import FakeHostAgent, running, serving
-from wrennd.control.__main__ import listening
+from wrennd.control.__main__ import listening, serving_config
 from wrennd.control.agent_client import AgentClient
 from wrennd.control.app import create_app
 from wrennd.control.services import Services
@@ -90,7 +90,7 @@ def control_plane(directory: Path, **changes: Any) -> Iterator[ControlPlane]:
 def over(agent: FakeHostAgent, settings: Settings) -> Iterator[ControlPlane]:
     """Serve one over an agent that is served, or is not."""
     migrate(settings.database)
-    database = Database(settings.database)
+    database = Database(settings.database, answer_s=settings.bounds.database_s)
     key, other_key = keys.new_key(), keys.new_key()
     database.run_here(lambda c: keys.add(c, keys.DEFAULT_PROJECT, "admin", key))
     database.run_here(lambda c: keys.add(c, "other", "other", other_key))
@@ -99,7 +99,7 @@ def over(agent: FakeHostAgent, settings: Settings) -> Iterator[ControlPlane]:
         held.callback(database.close)
         bound = held.enter_context(listening("127.0.0.1:0"))
         url = f"http://127.0.0.1:{bound.getsockname()[1]}"
-        held.enter_context(running(app, bound))
+        held.enter_context(running(serving_config(app), bound))
 
         def client(headers: dict[str, str]) -> httpx.Client:
             made = httpx.Client(base_url=url, headers=headers, timeout=60, trust_env=False)

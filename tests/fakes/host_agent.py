@@ -719,10 +719,13 @@ def serving(agent: FakeHostAgent, path: Path) -> Iterator[None]:
 
 @contextmanager
 def running(app: Any, bound: socket.socket) -> Iterator[None]:
-    """An ASGI application under uvicorn in a thread, on a socket that is bound already."""
-    config = uvicorn.Config(
-        app, log_config=None, access_log=False, ws="websockets-sansio", timeout_graceful_shutdown=2
-    )
+    """An ASGI application under uvicorn in a thread, on a socket that is bound already.
+
+    app: or a uvicorn.Config, which says how it is to be served.
+    """
+    plain = {"log_config": None, "access_log": False, "ws": "websockets-sansio"}
+    config = app if isinstance(app, uvicorn.Config) else uvicorn.Config(app, **plain)
+    config.timeout_graceful_shutdown = 2
     server = uvicorn.Server(config)
     bound.listen(64)
     thread = threading.Thread(target=server.run, args=([bound],), daemon=True)

@@ -10,12 +10,14 @@ from contextlib import ExitStack
 from typing import Literal
 
 import uvicorn
+from fastapi import FastAPI
 
 from wrennd.control.admin_key import ensure_admin_key
 from wrennd.control.agent_client import AgentClient
 from wrennd.control.app import create_app
 from wrennd.control.edge_service import behind_edge
 from wrennd.control.edge_streams import EdgeProtocol
+from wrennd.control.services import Services
 from wrennd.control.settings import Settings, split_listen
 from wrennd.control.store.database import Database
 from wrennd.control.store.migrate import migrate
@@ -39,7 +41,7 @@ def main() -> None:
     for chatty in ("alembic", "uvicorn", "websockets"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     migrate(settings.database)
-    database = Database(settings.database)
+    database = Database(settings.database, answer_s=settings.bounds.database_s)
     try:
         ensure_admin_key(database, settings.key_file)
         with listening(settings.listen) as bound:
@@ -76,22 +78,25 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
+def serving_config(app: FastAPI) -> uvicorn.Config:
+    """How an application of `create_app` is served, with the proxy before it."""
+    services: Services = app.state.services
+    return uvicorn.Config(
+        behind_edge(app, services),
+        http=EdgeProtocol,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=STOP_S,
+        ws="websockets-sansio",
+        ws_max_size=FRAME_BYTES,
+        lifespan="on",
+    )
+
+
 async def serve(settings: Settings, database: Database, bound: socket.socket) -> None:
     app = create_app(settings, database, AgentClient(settings.agent))
-    server = _Server(
-        uvicorn.Config(
-            behind_edge(app, app.state.services),
-            http=EdgeProtocol,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=STOP_S,
-            ws="websockets-sansio",
-            ws_max_size=FRAME_BYTES,
-            lifespan="on",
-        ),
-        app.state.services.bus.close,
-    )
+    server = _Server(serving_config(app), app.state.services.bus.close)
     log.info("the control plane listens", extra={"address": settings.listen})
     await server.serve([bound])
     log.info("the control plane ends")

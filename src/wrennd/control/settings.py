@@ -23,6 +23,7 @@ class Bounds:
 
     answer: create and resume: the published client gives up on slower servers' first commands.
     pause, snapshot: below the 30 and 60 s after which that client hangs up.
+    database: how long for one transaction, when the database is there and says nothing.
     ready: how long what is done inside a sandbox waits for one that is on its way.
     """
 
@@ -32,6 +33,7 @@ class Bounds:
     ready_s: float = 25.0
     body_s: float = 30.0
     auth_frame_s: float = 5.0
+    database_s: float = 20.0  # more than any wait for a lock: that one says what it is
 
 
 @dataclass(frozen=True, kw_only=True)

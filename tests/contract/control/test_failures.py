@@ -9,7 +9,7 @@ import pytest
 from control_plane import control_plane, make_settings, over
 from fakes.host_agent import FakeHostAgent, serving
 from wrennd.control.settings import Bounds
-from wrennd.control.store.database import THREADS
+from wrennd.control.store.engines import CONNECTIONS
 from wrennd.core.deadline import Deadline
 from wrennd.core.errors import GuestFailed, NoCapacity, VmmFailed
 
@@ -275,7 +275,7 @@ def test_a_database_that_is_full(own):
     def fill(connection):
         connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
 
-    for _ in range(2 * THREADS):  # a limit holds for its connection, and they take turns
+    for _ in range(2 * CONNECTIONS):  # a limit holds for its connection, and they take turns
         own.database.run_here(fill)
     big = {"metadata": {f"k{n}": "x" * 64 for n in range(20)}}
     until(

@@ -74,3 +74,12 @@ def test_a_refusal_is_one_sentence(tmp_path):
     assert done.returncode == 1
     assert "unencrypted" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_database_that_is_not_there_is_one_sentence(tmp_path):
+    url = f"postgresql://wrenn@/none?host={tmp_path}"
+    argv = arguments(tmp_path, 1, "--database", url)
+    done = process.run(argv, timeout_s=PATIENCE_S, check=False)
+    assert done.returncode == 1
+    assert "the database can't be used" in done.stderr
+    assert "Traceback" not in done.stderr

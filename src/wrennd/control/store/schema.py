@@ -1,8 +1,11 @@
 """The tables. SQL is portable: no type or function that SQLite or PostgreSQL alone has.
 
-Times are milliseconds since 1970 (UTC). `migrations/` makes and changes these tables; a test holds
+Text is `Words`: what hosts and guests say can always be written. Times are milliseconds since 1970
+(UTC). `migrations/` makes and changes these tables; a test holds
 that both say the same.
 """
+
+from typing import Any
 
 from sqlalchemy import (
     JSON,
@@ -16,6 +19,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    TypeDecorator,
 )
 
 metadata = MetaData(
@@ -27,24 +31,42 @@ metadata = MetaData(
     }
 )
 
+
+class Words(TypeDecorator[str]):
+    """Text without NUL, which PostgreSQL can't hold; U+FFFD stands for it."""
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, _dialect: Any) -> str | None:
+        return value if value is None else value.replace("\0", "\ufffd")
+
+
+class LongWords(Words):
+    """As long as it likes."""
+
+    impl = Text
+    cache_ok = True
+
+
 # SQLite counts by itself in INTEGER primary keys only.
 COUNTER = BigInteger().with_variant(Integer, "sqlite")
 
 projects = Table(
     "projects",
     metadata,
-    Column("id", String(63), primary_key=True),
+    Column("id", Words(63), primary_key=True),
     Column("created_ms", BigInteger, nullable=False),
 )
 
 keys = Table(
     "keys",
     metadata,
-    Column("id", String(20), primary_key=True),
+    Column("id", Words(20), primary_key=True),
     Column("project", ForeignKey("projects.id"), nullable=False, index=True),
-    Column("name", String(64), nullable=False),
-    Column("digest", String(64), nullable=False, unique=True),
-    Column("prefix", String(8), nullable=False),
+    Column("name", Words(64), nullable=False),
+    Column("digest", Words(64), nullable=False, unique=True),
+    Column("prefix", Words(8), nullable=False),
     Column("created_ms", BigInteger, nullable=False),
     Column("used_ms", BigInteger),
     Column("revoked_ms", BigInteger),
@@ -53,10 +75,10 @@ keys = Table(
 hosts = Table(
     "hosts",
     metadata,
-    Column("id", String(63), primary_key=True),
-    Column("status", String(16), nullable=False),
-    Column("reason", Text, nullable=False),
-    Column("installation", String(6), nullable=False),
+    Column("id", Words(63), primary_key=True),
+    Column("status", Words(16), nullable=False),
+    Column("reason", LongWords, nullable=False),
+    Column("installation", Words(6), nullable=False),
     Column("seen_ms", BigInteger),
     Column("facts", JSON, nullable=False),
 )
@@ -64,14 +86,14 @@ hosts = Table(
 sandboxes = Table(
     "sandboxes",
     metadata,
-    Column("id", String(20), primary_key=True),
+    Column("id", Words(20), primary_key=True),
     Column("project", ForeignKey("projects.id"), nullable=False),
     Column("host", ForeignKey("hosts.id"), nullable=False),
-    Column("state", String(16), nullable=False),
+    Column("state", Words(16), nullable=False),
     Column("revision", BigInteger, nullable=False),
     Column("host_revision", BigInteger, nullable=False),
-    Column("template", String(63), nullable=False),
-    Column("tier", String(16), nullable=False),
+    Column("template", Words(63), nullable=False),
+    Column("tier", Words(16), nullable=False),
     Column("vcpus", Integer, nullable=False),
     Column("mem_mib", Integer, nullable=False),
     Column("disk_mib", Integer, nullable=False),
@@ -79,10 +101,10 @@ sandboxes = Table(
     Column("labels", JSON, nullable=False),
     Column("versions", JSON, nullable=False),
     Column("generation", Integer, nullable=False),
-    Column("address", String(45), nullable=False),
+    Column("address", Words(45), nullable=False),
     Column("disk_bytes", BigInteger, nullable=False),
-    Column("error", Text, nullable=False),
-    Column("cause", String(32), nullable=False),
+    Column("error", LongWords, nullable=False),
+    Column("cause", Words(32), nullable=False),
     Column("is_kept", Boolean, nullable=False),
     Column("created_ms", BigInteger, nullable=False),
     Column("updated_ms", BigInteger, nullable=False),
@@ -97,29 +119,29 @@ sandboxes = Table(
 templates = Table(
     "templates",
     metadata,
-    Column("project", String(63), primary_key=True),
-    Column("name", String(63), primary_key=True),
+    Column("project", Words(63), primary_key=True),
+    Column("name", Words(63), primary_key=True),
     Column("host", ForeignKey("hosts.id"), nullable=False),
     # Its name on the host: another project may have the same name already.
-    Column("host_name", String(63), nullable=False, unique=True),
-    Column("kind", String(16), nullable=False),
+    Column("host_name", Words(63), nullable=False, unique=True),
+    Column("kind", Words(16), nullable=False),
     Column("vcpus", Integer, nullable=False),
     Column("mem_mib", Integer, nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
     Column("created_ms", BigInteger, nullable=False),
-    Column("tier", String(16), nullable=False),
-    Column("sandbox", String(20), nullable=False),
-    Column("error", Text, nullable=False),
+    Column("tier", Words(16), nullable=False),
+    Column("sandbox", Words(20), nullable=False),
+    Column("error", LongWords, nullable=False),
 )
 
 events = Table(
     "events",
     metadata,
     Column("id", COUNTER, primary_key=True, autoincrement=True),
-    Column("project", String(63), nullable=False),
-    Column("sandbox", String(20), nullable=False),
+    Column("project", Words(63), nullable=False),
+    Column("sandbox", Words(20), nullable=False),
     Column("at_ms", BigInteger, nullable=False),
-    Column("kind", String(32), nullable=False),
+    Column("kind", Words(32), nullable=False),
     Column("data", JSON, nullable=False),
     Index("ix_events_sandbox_id", "sandbox", "id"),
 )
@@ -127,10 +149,10 @@ events = Table(
 idempotency = Table(
     "idempotency",
     metadata,
-    Column("project", String(63), primary_key=True),
-    Column("key", String(255), primary_key=True),
-    Column("digest", String(64), nullable=False),
-    Column("result", String(63), nullable=False),
+    Column("project", Words(63), primary_key=True),
+    Column("key", Words(255), primary_key=True),
+    Column("digest", Words(64), nullable=False),
+    Column("result", Words(63), nullable=False),
     Column("created_ms", BigInteger, nullable=False, index=True),
 )
 
@@ -138,7 +160,7 @@ idempotency = Table(
 usage = Table(
     "usage",
     metadata,
-    Column("project", String(63), primary_key=True),
+    Column("project", Words(63), primary_key=True),
     Column("minute", BigInteger, primary_key=True),
     Column("running", Integer, nullable=False),
     Column("vcpus", Integer, nullable=False),

@@ -1,11 +1,15 @@
-"""Rows: compare-and-set, pages, keys, idempotency, events, templates, usage, over a real SQLite."""
+"""Rows: compare-and-set, pages, keys, idempotency, events, templates, usage. All of it over a
+real SQLite, and over a real PostgreSQL.
+"""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
+import postgresql
 from wrennd.control import mirror
 from wrennd.control.states import RowState
 from wrennd.control.store import (
@@ -18,7 +22,8 @@ from wrennd.control.store import (
     templates,
     usage,
 )
-from wrennd.control.store.database import Database, make_engine
+from wrennd.control.store.database import Database
+from wrennd.control.store.engines import make_engine
 from wrennd.control.store.migrate import migrate
 from wrennd.core.errors import AlreadyExists, InvalidInput, NotFound, Unavailable, WrongState
 from wrennd.gen.hostagent import hostagent_pb as pb
@@ -26,9 +31,17 @@ from wrennd.gen.hostagent import hostagent_pb as pb
 S = RowState
 
 
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def url(request, tmp_path_factory):
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path_factory.mktemp('store') / 'test.db'}"
+        return
+    with postgresql.serving() as server:
+        yield server.url
+
+
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    url = f"sqlite:///{tmp_path_factory.mktemp('store') / 'test.db'}"
+def made(url):
     migrate(url)
     migrate(url)  # which finds nothing to do
     database = Database(url)
@@ -190,12 +203,105 @@ def test_usage(connection):
     assert minute not in usage.list_since(connection, "default", 0, 100)
 
 
+def at_once(work, count=8):
+    """Results of `work(number)`, all begun at the same moment."""
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(work, range(count)))
+
+
+def test_of_many_at_once_each_sees_what_those_before_it_did(made):
+    """What reads and then writes; each of these would lose or break without an order."""
+    made.run_here(lambda c: sandboxes.add(c, row("r" * 20)))
+
+    def change(number):
+        def work(connection):
+            keys.ensure_project(connection, "raced")
+            templates.put(connection, template("raced", size_bytes=number))
+            name = templates.free_host_name(connection, "raced")
+            templates.put(connection, template(name, name=f"raced-{number}"))
+            usage.note(connection, 600_000, [replace(COUNT, project=f"p{number}")])
+            events.add(connection, "raced", "r" * 20, "create", {"n": number})
+            known = sandboxes.get(connection, "r" * 20)
+            assert sandboxes.mirror(connection, known, S.RUNNING) is not None
+            return idempotency.claim(connection, "raced", "key", b"body", f"result-{number}")
+
+        return made.run_here(work)
+
+    try:
+        assert len(set(at_once(change))) == 1
+        assert made.run_here(lambda c: sandboxes.get(c, "r" * 20)).revision == 9
+    finally:
+        made.run_here(lambda c: [c.execute(schema.events.delete())])
+        made.run_here(lambda c: [c.execute(schema.sandboxes.delete())])
+        made.run_here(lambda c: [c.execute(schema.templates.delete())])
+        made.run_here(lambda c: [c.execute(schema.idempotency.delete())])
+
+
+COUNT = usage.Count(project="p", state=S.RUNNING, count=1, vcpus=1, mem_mib=1)
+
+
+def test_one_claim_wins(made):
+    made.run_here(lambda c: sandboxes.add(c, row("w" * 20)))
+
+    def claim(_):
+        try:
+            made.run_here(lambda c: sandboxes.begin(c, "default", "w" * 20, {S.RUNNING}, S.PAUSING))
+        except WrongState:
+            return False
+        return True
+
+    try:
+        assert sum(at_once(claim)) == 1
+    finally:
+        made.run_here(lambda c: [c.execute(schema.sandboxes.delete())])
+
+
+def test_a_reader_waits_for_nobody_and_sees_one_moment(made):
+    reader = made._reader
+    with made._engine.begin() as writing, reader.begin() as reading:
+        before = len(keys.list_all(reading, "default"))
+        keys.add(writing, "default", "late", keys.new_key())
+        writing.commit()
+        assert len(keys.list_all(reading, "default")) == before
+
+
+def test_any_text_can_be_written_and_looked_for(connection):
+    """What a guest says reaches `error`: a row that can't be written would stop reconciling."""
+    long = "é\uffff\u202e" * 9000
+    sandboxes.add(connection, row(error=f"a\0{long}", labels={"a": "\0"}))
+    found = sandboxes.get(connection, "a" * 20)
+    assert (found.error, found.labels) == (f"a\ufffd{long}", {"a": "\0"})
+    said = events.add(connection, "default", "a" * 20, "pause", {"error": "a\0"})
+    assert events.list_newest(connection, "a" * 20, 1) == [said]
+    assert sandboxes.get(connection, "\0") is None
+    assert templates.find(connection, "default", "\0") is None
+
+
 @pytest.mark.parametrize(
-    "url", ["", "x", "sqlite://", "sqlite:///:memory:", "nosuch://h/x", "mysql://h/x"]
+    "url",
+    [
+        "",
+        "x",
+        "sqlite://",
+        "sqlite:///:memory:",
+        "nosuch://h/x",
+        "mysql://h/x",
+        "postgresql+asyncpg://h/x",
+    ],
 )
 def test_what_is_no_database(url):
     with pytest.raises(InvalidInput):
         make_engine(url)
+
+
+def test_a_database_of_a_newer_version(tmp_path):
+    url = f"sqlite:///{tmp_path / 'newer.db'}"
+    migrate(url)
+    database = Database(url)
+    database.run_here(lambda c: c.exec_driver_sql("UPDATE alembic_version SET version_num='9'"))
+    database.close()
+    with pytest.raises(InvalidInput, match="not of this version"):
+        migrate(url)
 
 
 def test_a_database_that_is_not_there(tmp_path):
@@ -204,4 +310,14 @@ def test_a_database_that_is_not_there(tmp_path):
         database.run_here(hosts.list_all)
     assert refused.value.is_unsent
     assert not (tmp_path / "none.db").exists()
+    database.close()
+
+
+def test_a_server_that_is_not_there(tmp_path):
+    url = f"postgresql://nobody@/none?host={tmp_path}"
+    with pytest.raises(Unavailable):
+        migrate(url)
+    database = Database(url)
+    with pytest.raises(Unavailable):
+        database.run_here(hosts.list_all)
     database.close()
