@@ -1,8 +1,9 @@
-"""Sandboxes on dm disks are stopped before the host's filesystem is full below them.
+"""Sandboxes on dm disks, or in a volume, are stopped before the filesystem below them is full.
 
-There a write that finds no room costs all that was written, not one block: device-mapper gives the
-whole disk up. So a sandbox is stopped while there is room left for what its disk still has in
-memory; the disk is whole then. A plain file needs none of this: its guest gets an error.
+There a write that finds no room costs more than one block: device-mapper gives the whole disk up,
+and the volume's XFS (`storage/volume.py`), which lies in a sparse file, all disks that are in it.
+So a sandbox is stopped while there is room left for what its disk still has in memory; the disk is
+whole then. A plain file elsewhere needs none of this: its guest gets an error.
 
 `recovery.settle` looks at each running sandbox with every command; `wrenn run` all the time.
 """
@@ -14,10 +15,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from wrennd.core.errors import DiskFailed, SnapshotBroken
+from wrennd.core.errors import DiskFailed, NoCapacity, SnapshotBroken
 from wrennd.core.sizes import format_bytes
 from wrennd.host.machine import Machine
-from wrennd.storage import drivers
+from wrennd.storage import drivers, volume
 from wrennd.storage.layout import Layout
 from wrennd.storage.overlay import Status
 
@@ -32,23 +33,47 @@ def trouble(status: Status, unwritten_bytes: int) -> str:
     """
     if status.lost:
         return f"its disk is lost: {status.lost}"
-    if status.free_bytes < RESERVE_BYTES + unwritten_bytes:
-        return (
-            f"the filesystem below its disk is almost full: {format_bytes(status.free_bytes)} are "
-            f"free, and {format_bytes(unwritten_bytes)} not yet written"
-        )
-    return ""
+    return too_full(status.free_bytes, unwritten_bytes)
+
+
+def too_full(free_bytes: int, unwritten_bytes: int) -> str:
+    """As `trouble`, by what is free on the filesystem below."""
+    if free_bytes >= RESERVE_BYTES + unwritten_bytes:
+        return ""
+    return (
+        f"the filesystem below its disk is almost full: {format_bytes(free_bytes)} are "
+        f"free, and {format_bytes(unwritten_bytes)} not yet written"
+    )
 
 
 def trouble_of(layout: Layout, disk: Path) -> str:
-    """As `trouble`, of a sandbox's disk now; "" of one that is a plain file, or is not there."""
+    """As `trouble`, of a sandbox's disk now; "" of one that can't lose more than a block."""
+    unwritten = unwritten_bytes(Path("/proc/meminfo").read_text())
+    if layout.has_volume and (why := too_full(volume.free_below(layout.data_dir), unwritten)):
+        return why
     if not drivers.is_cow_disk(disk):
         return ""
     try:
         status = drivers.named(layout, "dm").status(disk)
     except (FileNotFoundError, SnapshotBroken):
         return ""  # it went away, or is being made
-    return trouble(status, unwritten_bytes(Path("/proc/meminfo").read_text()))
+    return trouble(status, unwritten)
+
+
+def check_volume(layout: Layout, more_bytes: int = 0) -> None:
+    """Before a sandbox is started, or `more_bytes` are written into a volume.
+
+    Errors: NoCapacity when the filesystem below could get too full of it. Nothing without a volume.
+    """
+    if not layout.has_volume:
+        return
+    free = volume.free_below(layout.data_dir)
+    if free < RESERVE_BYTES + more_bytes:
+        raise NoCapacity(
+            f"the filesystem below {layout.store} has {format_bytes(free)} free, and "
+            f"{format_bytes(RESERVE_BYTES + more_bytes)} may be needed",
+            hint=f"free some space on the filesystem of {layout.data_dir}",
+        )
 
 
 def unwritten_bytes(meminfo: str) -> int:
@@ -74,7 +99,7 @@ def watched(layout: Layout, machine: Machine) -> Iterator[None]:
 
 
 class DiskWatch:
-    """A thread that looks once in a while; none for a disk that is a plain file."""
+    """A thread that looks once in a while; none for a disk that can't lose more than a block."""
 
     def __init__(self, layout: Layout, machine: Machine) -> None:
         self.why = ""
@@ -85,7 +110,7 @@ class DiskWatch:
         self._thread = threading.Thread(target=self._watch, name="disk watch", daemon=True)
 
     def start(self) -> None:
-        if drivers.is_cow_disk(self._disk):
+        if self._layout.has_volume or drivers.is_cow_disk(self._disk):
             self._thread.start()
 
     def stop(self) -> None:

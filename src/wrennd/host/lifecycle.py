@@ -32,7 +32,7 @@ from wrennd.core.errors import (
 )
 from wrennd.core.states import State, require
 from wrennd.core.timings import Timings
-from wrennd.host import pagers, recovery, vmm_facts
+from wrennd.host import disk_watch, pagers, recovery, vmm_facts
 from wrennd.host.machine import Machine
 from wrennd.host.making import Ground, Step, no_step
 from wrennd.host.record import Journal, Record
@@ -179,6 +179,8 @@ class Lifecycle:
         """
         journal = self._journal
         require(journal.record.id, journal.record.state, State.RUNNING, reason=journal.record.error)
+        # All of its memory at worst; what that is indeed, only the VMM knows.
+        disk_watch.check_volume(self._layout, journal.record.mem_mib << 20)
         machine = Machine.adopt(self._layout, journal.record)
         with ExitStack() as held:
             held.callback(machine.close)

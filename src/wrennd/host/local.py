@@ -142,7 +142,7 @@ class LocalSandboxes:
             return self._spawn(wanted, template, timings, lives_on=lives_on)
         spec = wanted.to_spec()
         with timings.phase("prepare"):
-            capacity.check_memory(spec.mem_mib)
+            self._check_room(spec.mem_mib)
             parts = self.parts(spec)
         return Machine.boot(spec, parts, timings, lives_on=lives_on)
 
@@ -152,7 +152,7 @@ class LocalSandboxes:
         with timings.phase("prepare"):
             facts = open_snapshot(template.directory).manifest.facts
             spec = locked(wanted, facts)
-            capacity.check_memory(spec.mem_mib)
+            self._check_room(spec.mem_mib)
             ground, here = self._ground_of(facts)
             check_fits(facts, here, f"template {template.name!r}")
         kept = {name: facts.extra.get(name, "") for name in ("image_digest", "kernel_digest")}
@@ -221,13 +221,18 @@ class LocalSandboxes:
 
     def _to_boot(self, found: Record) -> tuple[Ground, Kernel]:
         """Errors: NoCapacity, and as of `choice.for_disk`."""
-        capacity.check_memory(found.mem_mib)
+        self._check_room(found.mem_mib)
         kernel = ImageStore(self.layout).kernel()
         return choice.for_disk(self._config, self.layout, kernel, found.dns), kernel
 
+    def _check_room(self, mem_mib: int) -> None:
+        """Errors: NoCapacity, when the host has none for one more sandbox."""
+        capacity.check_memory(mem_mib)
+        disk_watch.check_volume(self.layout)
+
     def _ground_of(self, facts: Facts) -> tuple[Ground, Here]:
         """Errors: NoCapacity, SnapshotIncompatible."""
-        capacity.check_memory(facts.mem_mib)
+        self._check_room(facts.mem_mib)
         return choice.for_snapshot(self._config, self.layout, facts)
 
     @contextmanager

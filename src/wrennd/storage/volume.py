@@ -48,6 +48,16 @@ def ready(data_dir: Path) -> Path:
     return target
 
 
+def free_below(data_dir: Path) -> int:
+    """Bytes free for the volume's file: being sparse, it may promise more than there is.
+
+    A write to the volume that finds no room here is an I/O error to its XFS, which then shuts down
+    with all that is in it: who writes there keeps away from that.
+    """
+    there = os.statvfs(data_dir / FILE)
+    return there.f_bavail * there.f_frsize
+
+
 def default_bytes(data_dir: Path) -> int:
     """How long a volume is to be if nobody says it: what is left free is for the rest."""
     free = shutil.disk_usage(data_dir).free

@@ -9,6 +9,7 @@ from disks import make_base
 from small_filesystem import on_loop
 from wrennd.core.errors import AlreadyExists, HostUnsuitable, NoCapacity, WrongState
 from wrennd.core.ids import new_sandbox_id
+from wrennd.host import disk_watch
 from wrennd.host.storage_setup import make_volume
 from wrennd.linux import mounts
 from wrennd.storage import drivers, volume
@@ -149,3 +150,27 @@ def test_a_file_that_is_no_filesystem_is_said_and_hides_nothing(layout):
     with pytest.raises(HostUnsuitable, match="can't be mounted"):
         Layout.prepare(layout.data_dir)
     assert list((layout.data_dir / "volume").iterdir()) == []
+
+
+def test_what_lies_in_it_is_stopped_before_the_filesystem_below_is_full(layout):
+    make_volume(layout, GIB, said)
+    now = Layout.prepare(layout.data_dir)
+    disk = now.sandbox(new_sandbox_id()).disk
+    disk_watch.check_volume(now)
+    with pytest.raises(NoCapacity, match="below"):
+        disk_watch.check_volume(now, volume.free_below(now.data_dir))
+    filler = now.data_dir / "filler"
+    with filler.open("wb") as file:
+        room = volume.free_below(now.data_dir) - disk_watch.RESERVE_BYTES // 2
+        os.posix_fallocate(file.fileno(), 0, room)
+    assert os.statvfs(now.sandboxes).f_bavail > 0, "the volume itself has room"
+    with pytest.raises(NoCapacity, match="free"):
+        disk_watch.check_volume(now)
+    assert "almost full" in disk_watch.trouble_of(now, disk)
+    filler.unlink()
+    disk_watch.check_volume(now)
+
+
+def test_without_one_only_dm_disks_are_looked_at(layout):
+    disk_watch.check_volume(layout, 1 << 60)
+    assert disk_watch.trouble_of(layout, layout.sandbox(new_sandbox_id()).disk) == ""
