@@ -36,6 +36,15 @@ def _leaves_nothing(request):
         request.getfixturevalue("leak_check")
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """An error's hint says more than its sentence: the guest's console, for instance."""
+    report = yield
+    if call.excinfo is not None and (hint := getattr(call.excinfo.value, "hint", "")):
+        report.sections.append(("hint", str(hint)))
+    return report
+
+
 @pytest.fixture(scope="session")
 def layout():
     """The tests' own data directory, with kernel and images in it; built when they are not."""

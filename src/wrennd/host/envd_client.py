@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 PORT = 49983
 # Emulated and on a busy host, an answer that takes milliseconds elsewhere may take a second.
 CALL_S = 30.0
+# A connection that a guest took before it was frozen, or lost, is never answered: another is tried
+# after this long. Each is given twice the time of one that was in vain: on a host that is slow
+# enough, no answer comes in any fixed time.
 ATTEMPT_S = 2.0
 GROW_S = 120.0  # an emulated guest's kernel writes the tables of a hundred GiB
 INPUT_BYTES = 1 << 20
@@ -382,14 +385,21 @@ def _begun(events: Iterator["Event"]) -> int:
     return first.pid
 
 
-def _repeat(peer: Peer, deadline: Deadline, request: Callable[[], envd_wire.Request]) -> Reply:
+def _repeat(
+    peer: Peer,
+    deadline: Deadline,
+    request: Callable[[], envd_wire.Request],
+    attempt_s: float = ATTEMPT_S,
+) -> Reply:
     """Ask until there is a reply. Errors: DeadlineExceeded, VmmFailed, GuestFailed."""
     while True:
         sock = envd_wire.knock(peer, deadline)
-        patience = Deadline(min(deadline.at, Deadline.after(ATTEMPT_S).at))
+        patience = Deadline(min(deadline.at, Deadline.after(attempt_s).at))
         try:
             return envd_wire.call(sock, peer, patience, request())
         except (OSError, DeadlineExceeded) as error:
             if deadline.is_over:
                 raise DeadlineExceeded(f"{peer} did not answer in time") from error
+            if patience.is_over:
+                attempt_s *= 2
             envd_wire.rest(peer, deadline)

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from wrennd.core.deadline import Deadline
 from wrennd.core.errors import DeadlineExceeded, GuestFailed, VmmFailed
@@ -23,8 +23,9 @@ from wrennd.host.boot_args import boot_args
 from wrennd.host.envd_client import EnvdClient
 from wrennd.host.group import limits_of, make_cgroup
 from wrennd.host.pagers import Pager
+from wrennd.host.patience import patiently
 from wrennd.host.record import Journal, Owner
-from wrennd.linux import files
+from wrennd.linux import files, process, schedstat
 from wrennd.linux.cgroup import Cgroup
 from wrennd.network.slot import Network, Slot, make_slot
 from wrennd.snapshot.manifest import VmmFacts
@@ -38,8 +39,9 @@ from wrennd.vmm.program import Program
 from wrennd.vmm.vm import BootSpec, RestoreSpec, Vm
 
 log = logging.getLogger(__name__)
-SLOT_TIMEOUT_S = 30.0
-# Emulated, on a busy host with two cores, a boot takes 10 s; alone it takes 2 s.
+SLOT_TIMEOUT_S = 120.0
+# Emulated, on a busy host with two cores, a boot takes 10 s; alone it takes 2 s. What the VMM waits
+# for a CPU is added.
 GUEST_TIMEOUT_S = 90.0
 # Between a pager's start and its VMM's handshake lies the VMM's start.
 HANDSHAKE_TIMEOUT_S = vm.START_TIMEOUT_S + 40.0
@@ -48,6 +50,7 @@ HANDSHAKE_TIMEOUT_S = vm.START_TIMEOUT_S + 40.0
 STEPS = ("run directory", "network", "disk", "cgroup", "pager", "vmm", "agent", "thawed")
 
 Step = Callable[[str], None]
+T = TypeVar("T")
 # Makes a disk at a path, for a uid, or finds it there; says where a VMM finds it.
 MakeDisk = Callable[[overlay.Driver, Path, int], overlay.Given]
 
@@ -61,7 +64,8 @@ class Ground:
     """What every machine of this host stands on.
 
     vmm: what its snapshots are said to be made by. dns: the resolvers that the guest may use.
-    guest_timeout_s: how long a guest may take from its start until its agent answers.
+    guest_timeout_s: how long a guest may take from its start until its agent answers, while its
+    VMM gets the CPU that it wants (`host/patience.py`).
     """
 
     layout: Layout
@@ -141,7 +145,7 @@ class Making:
         with self.timings.phase("guest"):
             envd = EnvdClient(str(self._slot.address), vmm_pidfd=booted.pidfd)
             with _explained(booted):
-                envd.wait_ready(Deadline.after(self.ground.guest_timeout_s))
+                self._patiently(envd.wait_ready)
                 envd.init(token=self._new_token(), sandbox_id=found.id, env=found.env)
         return booted, envd
 
@@ -160,7 +164,6 @@ class Making:
         restored = self._load(pager, self._cell(group, snapshot=snapshot), get_ready)
         self.facts |= {"vmm_pid": restored.pid, "vmm_start_time": restored.process.start_time}
         self.step("vmm")
-        deadline = Deadline.after(self.ground.guest_timeout_s)
         with _explained(restored):
             with self.timings.phase("guest"):
                 envd = EnvdClient(
@@ -168,12 +171,15 @@ class Making:
                     token=snapshot.read_token(),
                     vmm_pidfd=restored.pidfd,
                 )
-                told = envd.init(
-                    token=self._new_token(),
-                    sandbox_id=self.journal.record.id,
-                    env=env,
-                    restored=True,
-                    deadline=deadline,
+                token = self._new_token()
+                told = self._patiently(
+                    lambda deadline: envd.init(
+                        token=token,
+                        sandbox_id=self.journal.record.id,
+                        env=env,
+                        restored=True,
+                        deadline=deadline,
+                    )
                 )
             for warning in told.warnings:
                 log.warning("the guest is not wholly itself", extra={"what": warning})
@@ -185,6 +191,15 @@ class Making:
                     log.warning("a hook failed", extra={"hook": hook.name, "how": hook.status})
         self.step("thawed")
         return restored, envd, pager
+
+    def _patiently(self, ask: Callable[[Deadline], T]) -> T:
+        """Ask a guest that gets ready, as long as that may take here. Errors: those of `ask`."""
+
+        def waited_s() -> float:
+            pids = (pid for pid, _ in process.of_uid(self._slot.uid))
+            return max(map(schedstat.waited_s, pids), default=0.0)
+
+        return patiently(ask, self.ground.guest_timeout_s, waited_s)
 
     def _load(self, pager: Pager, cell: Cell, get_ready: Callable[[int], None]) -> Vm:
         spec = RestoreSpec(tap=self._slot.tap)

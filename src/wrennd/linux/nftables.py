@@ -7,7 +7,7 @@ from typing import Any
 
 from wrennd.linux import netns, process
 
-_TIMEOUT_S = 30.0
+_TIMEOUT_S = 120.0  # it waits for no one but the CPU, and for a long time on a starved host
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,9 @@ from wrennd.vmm.client import ApiClient
 from wrennd.vmm.launch import Cell, RestoreFiles
 from wrennd.vmm.program import Program
 
-START_TIMEOUT_S = 20.0  # a Python or QEMU started on a busy 2-core machine: 0.3 s when idle
+# 0.3 s on an idle machine. One that ends is noticed at once, so this is for one that hangs, which
+# none was seen to do; 20 s were too short for a Firecracker on a host that had other guests to run.
+START_TIMEOUT_S = 60.0
 POLL_S = 0.005
 HINT_LINES = 12
 INTERFACE = "eth0"

@@ -14,8 +14,8 @@ import pytest
 from wrennd.core.deadline import Deadline
 from wrennd.core.errors import DeadlineExceeded, GuestFailed, InvalidInput, NoCapacity, VmmFailed
 from wrennd.core.model import Command
-from wrennd.host.envd_client import EnvdClient, Orders
-from wrennd.host.envd_wire import MAX_REPLY_BYTES
+from wrennd.host.envd_client import EnvdClient, Orders, _repeat
+from wrennd.host.envd_wire import MAX_REPLY_BYTES, Peer
 
 TRUE = Command(argv=("true",))
 
@@ -100,6 +100,41 @@ def test_an_agent_that_comes_late_is_found_at_once(free_port):
             sock.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
             thread.join()
     assert found[0] - came < 10, "it knocks many times a second"
+
+
+def test_a_slow_agent_is_given_more_time_with_each_attempt(counted):
+    port, accepted = counted
+    with pytest.raises(DeadlineExceeded):
+        _repeat(
+            Peer(address="127.0.0.1", port=port),
+            Deadline.after(0.5),
+            lambda: ("GET", "/health", {}, None),
+            attempt_s=0.01,
+        )
+    # 0.01 + 0.02 + ... + 0.32 s; with 0.01 s each there would be dozens.
+    assert 1 <= len(accepted) <= 7
+
+
+@pytest.fixture
+def counted():
+    """A port that never says anything, and the connections that it got."""
+    accepted = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def accept() -> None:
+            with suppress(OSError):
+                while True:
+                    accepted.append(server.accept()[0])
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        try:
+            yield server.getsockname()[1], accepted
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join()
+            for sock in accepted:
+                sock.close()
 
 
 def test_connections_that_break_are_tried_again():
