@@ -13,6 +13,8 @@ MAX_NAME_BYTES = 255  # of one part, on every filesystem
 MAX_PATH_BYTES = 4095
 MAX_DEPTH = 256  # what removes or formats a tree goes down into itself for each level
 LAST_TIME = (1 << 34) - 1  # seconds since 1970 that ext4 can hold
+LAST_BYTE = (1 << 63) - 1  # of any file
+_SHOWN = 300  # characters of a name that are repeated: an archive's may have millions
 _XATTR = "SCHILY.xattr."
 # Capabilities make programs such as ping work; labels and ACLs of the origin mean nothing here.
 _KEPT_XATTRS = ("user.", "security.capability")
@@ -77,18 +79,19 @@ def judge(member: tarfile.TarInfo, *, max_id: int) -> Entry:
 
 def parts(name: str) -> tuple[str, ...]:
     """The parts of an entry's name below the root. Errors: BadTree."""
-    _text(name, f"the name {name!r}")
+    shown = repr(name[:_SHOWN])
+    _text(name, f"the name {shown}")
     if name.startswith("/"):
-        raise BadTree(f"the name {name!r} is absolute: names in a root filesystem are relative")
+        raise BadTree(f"the name {shown} is absolute: names in a root filesystem are relative")
     found = tuple(part for part in name.split("/") if part not in ("", "."))
     if ".." in found:
-        raise BadTree(f"the name {name!r} leads upwards: '..' can't be part of a name")
+        raise BadTree(f"the name {shown} leads upwards: '..' can't be part of a name")
     if any(len(part.encode()) > MAX_NAME_BYTES for part in found):
-        raise BadTree(f"a part of the name {name[:300]!r} is longer than {MAX_NAME_BYTES} bytes")
+        raise BadTree(f"a part of the name {shown} is longer than {MAX_NAME_BYTES} bytes")
     if len(name.encode()) > MAX_PATH_BYTES:
-        raise BadTree(f"the name {name[:300]!r}... is longer than {MAX_PATH_BYTES} bytes")
+        raise BadTree(f"the name {shown}... is longer than {MAX_PATH_BYTES} bytes")
     if len(found) > MAX_DEPTH:
-        raise BadTree(f"{name[:300]!r}... lies more than {MAX_DEPTH} directories deep")
+        raise BadTree(f"{shown}... lies more than {MAX_DEPTH} directories deep")
     return found
 
 
@@ -133,8 +136,12 @@ def _check_numbers(member: tarfile.TarInfo, max_id: int) -> None:
     for what, number in (("user", member.uid), ("group", member.gid)):
         if not 0 <= number <= max_id:
             raise BadTree(f"{member.name!r} belongs to {what} {number}: {max_id} is the last")
-    if member.size < 0:
-        raise BadTree(f"{member.name!r} has a size of {member.size} bytes")
+    if not 0 <= member.size <= LAST_BYTE:
+        raise BadTree(f"{member.name!r} has a size of {str(member.size)[:_SHOWN]} bytes")
+    runs: list[tuple[int, int]] = member.sparse or []  # type: ignore[assignment]
+    for start, size in runs:
+        if min(start, size) < 0 or start + size > member.size:
+            raise BadTree(f"{member.name!r} has data where it has no bytes")
     if member.mtime != member.mtime:  # not a number
         raise BadTree(f"{member.name!r} has no time")
 

@@ -19,7 +19,11 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Tree:
-    """Owns `root` (a descriptor) until `finish`. `written`: bytes of data, holes not counted."""
+    """Owns `root` (a descriptor) until `finish`.
+
+    entries: those of the archive, and directories that none of them named. written: bytes of data,
+    holes not counted.
+    """
 
     def __init__(self, root: int, max_bytes: int) -> None:
         self._root = root
@@ -176,7 +180,7 @@ class Tree:
         try:
             for at, part in enumerate(path):
                 if is_made:
-                    _make_if_missing(fd, part)
+                    self.entries += _make_if_missing(fd, part)
                 below = _enter(fd, part, "/".join(path[: at + 1]), wanted_by)
                 os.close(fd)
                 fd = below
@@ -205,9 +209,13 @@ def _enter(fd: int, part: str, path: str, wanted_by: str) -> int:
         raise BadTree(f"{wanted_by!r} is to lie below {path!r}, which is {what}") from error
 
 
-def _make_if_missing(fd: int, part: str) -> None:
-    with contextlib.suppress(FileExistsError):
+def _make_if_missing(fd: int, part: str) -> bool:
+    """Whether it was missing."""
+    try:
         os.mkdir(part, dir_fd=fd)
+    except FileExistsError:
+        return False
+    return True
 
 
 def _dress(fd: int, entry: Entry) -> None:

@@ -40,6 +40,8 @@ class Member(tarfile.TarInfo):
             return super().fromtarfile(tarfile_)
         except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]
             raise tarfile.ReadError(str(error)) from None
+        except ValueError as error:  # numbers that are none, in headers that describe holes
+            raise tarfile.ReadError(f"a header can't be read: {error}") from None
 
 
 def main() -> None:

@@ -52,6 +52,13 @@ def test_bad_names_are_refused_and_said(name, why):
         parts(name)
 
 
+@pytest.mark.parametrize("name", ["/" + "a" * 100_000, "\udce9" * 100_000, "../" * 100_000])
+def test_of_a_long_name_only_the_beginning_is_said(name):
+    with pytest.raises(BadTree) as caught:
+        parts(name)
+    assert len(str(caught.value)) < 3000
+
+
 @given(st.text(st.characters(exclude_categories=()), max_size=40))
 def test_a_name_that_is_accepted_stays_in_the_tree(name):
     try:
@@ -94,6 +101,10 @@ def test_what_the_guest_makes_itself_is_left_out_in_dev_and_refused_elsewhere(ki
         ({"uid": MAX_ID + 1}, "user 65536"),
         ({"gid": -1}, "group -1"),
         ({"size": -1}, "size of -1"),
+        ({"size": 1 << 63}, "size of 9223372036854775808"),
+        ({"size": 9, "sparse": [(-1, 2)]}, "where it has no bytes"),
+        ({"size": 9, "sparse": [(0, 9), (0, -9)]}, "where it has no bytes"),
+        ({"size": 9, "sparse": [(8, 2)]}, "where it has no bytes"),
         ({"mtime": float("nan")}, "no time"),
     ],
 )
