@@ -38,7 +38,7 @@ from wrennd.host.making import Ground, Step, no_step
 from wrennd.host.record import Journal, Record
 from wrennd.linux import files
 from wrennd.network.slot import Network
-from wrennd.snapshot import collapse, store
+from wrennd.snapshot import chain, collapse, store
 from wrennd.snapshot.manifest import Facts
 from wrennd.snapshot.reader import DISK, Snapshot, open_snapshot
 from wrennd.snapshot.validity import Here, compatible
@@ -219,6 +219,9 @@ class Lifecycle:
         # Where holes are not exact, pages that a Diff leaves out would look like zeroed ones.
         is_diff = not needs_full and files.has_exact_holes(paths.out)
         parent = open_snapshot(paths.generation(found.parent)) if is_diff and found.parent else None
+        # Only pauses collapse: snapshots of a guest that goes on may fill the header.
+        if parent is not None and not chain.has_room(parent.header):
+            is_diff, parent = False, None
         with timings.phase("write"):
             kind = SnapshotKind.DIFF if is_diff else SnapshotKind.FULL
             with _full_disk_named(paths.out):

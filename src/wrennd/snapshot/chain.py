@@ -6,7 +6,7 @@ the new build) or CLEAR (zero, whatever the parent had). docs/snapshot-format.md
 
 from collections.abc import Iterator
 
-from wrennd.snapshot.header import ZERO, Header, HeaderError
+from wrennd.snapshot.header import MAX_BUILDS, ZERO, Header, HeaderError
 
 KEEP, DATA, CLEAR = 0, 1, 2
 _KINDS = bytes((KEEP, DATA, CLEAR))
@@ -29,10 +29,15 @@ def compose(parent: Header, layer: bytes, build: str) -> Header:
     if DATA not in layer:
         return lower
     source = len(lower.builds) + 1
-    if source > 255:
-        raise HeaderError("a header can't name more than 255 builds")
+    if source > MAX_BUILDS:
+        raise HeaderError(f"a header can't name more than {MAX_BUILDS} builds")
     own = layer.translate(bytes((0, source, 0)).ljust(256, b"\0"))
     return Header((*lower.builds, build), _either(lower.table, own))
+
+
+def has_room(header: Header) -> bool:
+    """Whether one more build fits behind it, whatever its layer."""
+    return len(header.builds) < MAX_BUILDS
 
 
 def collapsed(header: Header, build: str) -> Header:

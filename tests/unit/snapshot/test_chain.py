@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memory_model import apply, build_name, chains, described
-from wrennd.snapshot.chain import CLEAR, DATA, KEEP, collapsed, compose, copies
+from wrennd.snapshot.chain import CLEAR, DATA, KEEP, collapsed, compose, copies, has_room
 from wrennd.snapshot.header import Header, HeaderError
 
 
@@ -69,7 +69,9 @@ def test_255_builds_and_no_more():
     for number in range(255):
         layer = bytearray(256)
         layer[number] = DATA
+        assert has_room(header)
         header = compose(header, bytes(layer), build_name(number + 1))
+    assert not has_room(header)
     assert Header.decode(header.encode()) == header
     with pytest.raises(HeaderError, match="more than 255"):
         compose(header, bytes(255) + bytes((DATA,)), build_name(999))
