@@ -5,6 +5,7 @@ keeps the answer. Every check says what was found; one that is not OK says what 
 """
 
 import os
+import platform
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from wrennd.core.config import Config
 from wrennd.core.errors import Error, ImageBroken, NotFound
 from wrennd.core.sizes import GIB, format_bytes
 from wrennd.host import choice, setup
-from wrennd.linux import routes
+from wrennd.linux import pagemap, routes
 from wrennd.linux.cgroup import Hierarchy
 from wrennd.linux.process import CLEAN_ENVIRONMENT
 from wrennd.linux.rtnetlink import Rtnetlink
@@ -120,6 +121,14 @@ def _kernel(config: Config) -> Iterator[Check]:
         "" if Path("/dev/userfaultfd").exists() else "/dev/userfaultfd does not exist",
         "use a kernel of 6.1 or later with CONFIG_USERFAULTFD: needed to resume, not to run",
         "/dev/userfaultfd",
+        must=False,
+    )
+    yield _check(
+        "dirty pages",
+        "" if pagemap.has_scan() else f"Linux {platform.release()} can't tell them exactly",
+        "use Linux 6.7 or later (Debian's backports have one): on this one each pause of a QEMU "
+        "guest looks through all memory that the guest has",
+        "told exactly",
         must=False,
     )
 

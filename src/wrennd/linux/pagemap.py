@@ -100,6 +100,20 @@ def scan(fd: int, within: Range, wanted: Wanted, flags: int = 0) -> list[Range]:
     return found
 
 
+def has_scan() -> bool:
+    """Whether this kernel has PAGEMAP_SCAN: Linux 6.7 and later. Errors: OSError."""
+    fd = open_pagemap(os.getpid())
+    try:
+        scan(fd, (0, PAGE), Wanted(any_of=PAGE_IS_PRESENT))
+    except OSError as error:
+        if error.errno != errno.ENOTTY:
+            raise
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
 def own_pages(fd: int, within: Range) -> list[Range]:
     """The ranges of pages, present or swapped out, that are nobody's but that process's: not of a
     file, not shared. Works on every kernel. Errors: OSError."""

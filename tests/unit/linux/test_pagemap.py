@@ -74,3 +74,8 @@ def test_several_ranges_are_read_at_once(where):
 def test_where_there_is_no_memory():
     with pytest.raises(OSError, match="Bad address"):
         Reader(os.getpid(), 8).read([(8, 16)])
+
+
+def test_whether_pages_can_be_scanned_is_a_matter_of_the_kernels_version():
+    version = tuple(int(number) for number in re.findall(r"[0-9]+", os.uname().release)[:2])
+    assert pagemap.has_scan() == (version >= (6, 7))
