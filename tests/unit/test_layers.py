@@ -34,6 +34,8 @@ ALLOWED = {
 }
 # The doors from the command to this machine, and to the server that it may run.
 EXTRA = {"cli/standalone.py": {"host"}, "cli/serving.py": {"server", "storage", "linux"}}
+# Too heavy for a guest that may be emulated; it has a loop and an HTTP of its own.
+NOT_IN_ENVD = {"asyncio", "http", "ssl", "socketserver", "subprocess", "multiprocessing"}
 STANDARD_LIBRARY_ONLY = ("core", "linux", "snapshot", "qemu_vmm", "envd")
 
 
@@ -101,3 +103,13 @@ def test_standard_library_only(package):
         if name.split(".")[0] not in sys.stdlib_module_names | {"wrennd"}
     }
     assert foreign == set()
+
+
+def test_the_guest_agent_has_a_loop_and_http_of_its_own():
+    found = {
+        f"{path.name}: {name}"
+        for path in (SOURCE / "envd").rglob("*.py")
+        for name in imports(path.read_text())
+        if name.split(".")[0] in NOT_IN_ENVD
+    }
+    assert found == set()

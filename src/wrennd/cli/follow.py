@@ -77,7 +77,7 @@ class TimedOut(BaseException):
 
 
 @contextmanager
-def alarm(seconds: float) -> Iterator[None]:
+def alarm(seconds: float, *, repeat_s: float = REPEAT_S) -> Iterator[None]:
     """Raise TimedOut in the main thread, whatever it waits for, after `seconds` (0: never)."""
     if not seconds:
         yield
@@ -94,7 +94,7 @@ def alarm(seconds: float) -> Iterator[None]:
     signal.signal(signal.SIGALRM, ring)
     # Repeated: a signal that comes just before a system call does not interrupt it, and Python
     # would run the handler after it only.
-    signal.setitimer(signal.ITIMER_REAL, seconds, REPEAT_S)
+    signal.setitimer(signal.ITIMER_REAL, seconds, repeat_s)
     try:
         yield
     finally:

@@ -41,8 +41,7 @@ def test_a_write_that_the_alarm_ended_leaves_nothing_to_be_written_later(pipe):
         os.read(reader, 9)
 
 
-def test_the_alarm_is_raised_once_and_rings_until_it_was_heard(monkeypatch):
-    monkeypatch.setattr(follow, "REPEAT_S", 0.01)
+def test_the_alarm_is_raised_once_and_rings_until_it_was_heard():
     count = 0
 
     def wait():
@@ -54,7 +53,7 @@ def test_the_alarm_is_raised_once_and_rings_until_it_was_heard(monkeypatch):
             time.sleep(0.1)  # rings go by while the first is dealt with
             raise
 
-    with pytest.raises(follow.TimedOut), follow.alarm(0.01):
+    with pytest.raises(follow.TimedOut), follow.alarm(0.01, repeat_s=0.01):
         wait()
     assert count == 1
 
