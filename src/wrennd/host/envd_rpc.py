@@ -13,7 +13,7 @@ from http.client import HTTPException, HTTPResponse
 from typing import TYPE_CHECKING, Literal, Self, TypedDict
 
 from connectrpc.code import Code
-from connectrpc.codec import Codec, proto_json_codec
+from connectrpc.codec import Codec
 from connectrpc.errors import ConnectError
 from protobuf import Oneof
 from pyqwest import Headers, SyncClient, SyncRequest, SyncResponse
@@ -47,6 +47,7 @@ from wrennd.gen.envd.process_pb import (
     StartResponse,
     UpdateRequest,
 )
+from wrennd.host.envd_json import ShallowJson
 from wrennd.host.envd_wire import (
     MAX_REPLY_BYTES,
     READ_BYTES,
@@ -56,6 +57,7 @@ from wrennd.host.envd_wire import (
     dial,
     exchange,
     read_whole,
+    words,
 )
 
 if TYPE_CHECKING:
@@ -77,7 +79,7 @@ class _Options(TypedDict):
 
 
 _PLAIN_JSON: _Options = {
-    "codec": proto_json_codec(),
+    "codec": ShallowJson(),
     "accept_compression": (),
     "read_max_bytes": MAX_REPLY_BYTES,
     "send_compression": None,
@@ -108,13 +110,14 @@ def translate(error: ConnectError, *, at_start: bool = False) -> Error:
         return GuestFailed(f"the connection to the guest agent broke: {error.__cause__}")
     if error.__cause__ is not None:
         # Made on this side of the wire: errors that the agent sent have no cause.
-        return GuestFailed(f"the guest agent's answer can't be understood: {error.message}")
+        return GuestFailed(f"the guest agent's answer can't be understood: {words(error.message)}")
+    said = words(error.message)
     if at_start and error.code in _BY_CODE_AT_START:
-        return _BY_CODE_AT_START[error.code](error.message)
+        return _BY_CODE_AT_START[error.code](said)
     known = _BY_CODE.get(error.code)
     if known is not None:
-        return known(error.message)
-    return GuestFailed(f"the guest agent failed: {error.code.value}: {error.message}")
+        return known(said)
+    return GuestFailed(f"the guest agent failed: {error.code.value}: {said}")
 
 
 @contextmanager

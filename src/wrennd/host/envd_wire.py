@@ -36,6 +36,7 @@ READ_BYTES = 128 << 10
 SEND_BYTES = 64 << 10
 # Of a reply that is taken as a whole. A directory of 10,000 names takes a fifth of it.
 MAX_REPLY_BYTES = 16 << 20
+MAX_WORDS = 1000
 # A SYN that reached no listener is repeated by the kernel after 1 s only; a fresh connection each
 # 20 ms finds the agent within 20 ms of its start. Older attempts stay open meanwhile, so that a
 # guest which answers slowly is found too.
@@ -283,6 +284,12 @@ def understanding(what: str) -> Iterator[None]:
         raise GuestFailed(f"the guest agent's answer to {what!r} makes no sense") from error
 
 
+def words(text: str) -> str:
+    """What a guest's agent said, fit to be shown and kept: MAX_WORDS characters of one line."""
+    shown = "".join(c if c.isprintable() else " " for c in text[: MAX_WORDS + 1])
+    return shown if len(shown) <= MAX_WORDS else f"{shown[:MAX_WORDS]}..."
+
+
 def read_whole(response: http.client.HTTPResponse) -> bytes:
     """Its body. Errors: OSError when it breaks off; GuestFailed when there is no end of it."""
     data = response.read(MAX_REPLY_BYTES + 1)
@@ -296,7 +303,7 @@ def check_reply(reply: Reply, what: str) -> None:
     if reply.status < 300:
         return
     try:
-        message = str(json.loads(reply.body)["message"])
+        message = words(str(json.loads(reply.body)["message"]))
     except (ValueError, KeyError, TypeError, RecursionError):
         message = f"status {reply.status}"
     kind = _BY_STATUS.get(reply.status, GuestFailed)
