@@ -3,7 +3,7 @@
 import contextlib
 import json
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Annotated
 
@@ -65,26 +65,27 @@ def create(  # noqa: PLR0913 - one parameter for each option is how Typer declar
 
 def _made(sandboxes: Sandboxes, requests: list[SandboxRequest]) -> Iterator[tuple[str, Timings]]:
     """Each when it is ready. When one fails the others are made all the same; when we are told to
-    end, those that nobody was told of are destroyed.
+    end, those that are being made are finished, and all that nobody was told of are destroyed.
     """
     if len(requests) == 1:  # in this thread, which a signal interrupts
         yield _make(sandboxes, requests[0])
         return
     pool = ThreadPoolExecutor(max_workers=AT_ONCE)
-    making = {pool.submit(_make, sandboxes, request): request for request in requests}
+    making = [pool.submit(_make, sandboxes, request) for request in requests]
+    untold = set(making)
     errors = []
     try:
-        for done in as_completed(list(making)):
-            request = making.pop(done)
+        for done in as_completed(making):
             if (error := done.exception()) is not None:
                 errors.append(error)
             else:
                 yield done.result()
+            untold.discard(done)
     finally:
         pool.shutdown(cancel_futures=True)
-        for request in making.values():
-            with contextlib.suppress(Error):
-                sandboxes.kill(request.id)
+        for done in untold:
+            with contextlib.suppress(Error, CancelledError):
+                sandboxes.kill(done.result()[0])  # a server chooses ids itself
     if errors:
         raise errors[0]
 

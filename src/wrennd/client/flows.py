@@ -41,6 +41,7 @@ def create(  # noqa: PLR0913 - as the call
     dns: Sequence[str] = (),
     expiry: Expiry | None = None,
     metadata: Mapping[str, str] | None = None,
+    idempotency_key: str = "",
     timeout_s: float = PATIENCE_S,
 ) -> Flow[Sandbox]:
     """A new sandbox that runs. It carries an idempotency key: repeated requests make one."""
@@ -53,7 +54,7 @@ def create(  # noqa: PLR0913 - as the call
         dns=dns,
         expiry=expiry,
         metadata=metadata,
-        idempotency_key=uuid.uuid4().hex,
+        idempotency_key=idempotency_key or uuid.uuid4().hex,
     )
     return (yield from _settled(made, "create", timeout_s, wanted="running"))
 
