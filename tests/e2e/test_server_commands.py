@@ -60,6 +60,7 @@ def test_commands_use_the_server(command, box, shared_world):
     said = command("exec", box[:6], "--", "sh", "-c", "echo out; echo err >&2; exit 7", code=7)
     assert (said.stdout, said.stderr) == ("out\n", "err\n")
     assert "was not found" in command("exec", box, "--", "no-such", code=127).stderr
+    assert command("logs", box[:6]).stdout.strip()
     assert "no sandbox" in command("exec", "zzzzz", "--", "true", code=125).stderr
 
 

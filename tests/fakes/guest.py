@@ -1,6 +1,6 @@
 """A guest that exists in memory: files, and a shell that knows a few words.
 
-Commands: echo, printf, cat, pwd, env, whoami, true, false, exit, sleep, kill -9 $$, and
+Commands: yes, echo, printf, cat, pwd, env, whoami, true, false, exit, sleep, kill -9 $$, and
 `sh -c` of those with `;`, `&&`, `> file`, `>&2`. cat without a file copies its input to its end.
 """
 
@@ -22,6 +22,7 @@ from wrennd.gen.hostagent import hostagent_pb as pb
 
 SIGNALS = {"SIGKILL": 137, "SIGTERM": 143, "": 137}
 OUT_OF_TIME = 124
+AHEAD = 16  # pieces of output, as of the real agent
 USERS = {"root": "/root", "user": "/home/user"}
 
 
@@ -280,6 +281,8 @@ class Shell:
         match name:
             case "cat":
                 return await self._cat(args, target)
+            case "yes":
+                await self._flood()
             case "sleep":
                 await asyncio.sleep(float(args[0]))
                 return 0
@@ -326,6 +329,13 @@ class Shell:
                 self._out(data, target)
         return 0
 
+    async def _flood(self) -> None:
+        """For ever, and no faster than it is read."""
+        while True:
+            if all(queue.qsize() < AHEAD for queue in self.process.followers):
+                self.process.write(b"y\n" * (16 << 10))
+            await asyncio.sleep(0.001)
+
     def _out(self, data: bytes, target: str | None) -> int:
         if target is None or target.startswith("&"):
             self.process.write(data, is_error=target == "&2")
@@ -342,7 +352,7 @@ WRITERS = {
     "whoami": Shell._whoami,
     "size": Shell._size,
 }
-WORDS = frozenset(WRITERS) | {"cat", "sleep", "true", "false", "exit", "kill"}
+WORDS = frozenset(WRITERS) | {"yes", "cat", "sleep", "true", "false", "exit", "kill"}
 
 
 def now_ms() -> int:

@@ -11,7 +11,7 @@ import ipaddress
 import secrets
 import socket
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -51,6 +51,7 @@ FOREVER_S = 1e6
 # Kinds of templates as kinds of what takes disk.
 FROM = {"image": "image", "snapshot": "template"}
 MIN_DISK_MIB = 64
+NOWHERE, ENDLESS = "/dev/null", "/dev/zero"
 
 
 def to_connect(error: Error) -> ConnectError:
@@ -82,11 +83,13 @@ class Box:
     facts: pb.Sandbox
     guest: Guest
     disk_mib: int
+    console: bytes = b"booted\n"
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class FakeHostAgent(HostAgentService):
-    """In-memory. `boxes`, `templates` may be looked at and changed by tests."""
+    """In-memory. `boxes`, `templates` may be looked at and changed by tests; `calls` were made, and
+    so many of each method are `open` now."""
 
     def __init__(self, *, mem_mib: int = 1 << 20) -> None:
         self.installation = secrets.token_hex(3)
@@ -99,6 +102,7 @@ class FakeHostAgent(HostAgentService):
         }
         self.script = Script()
         self.calls: list[str] = []
+        self.open: Counter[str] = Counter()
         self._answers: dict[str, Any] = {}
         self._next_address = 0
 
@@ -155,7 +159,7 @@ class FakeHostAgent(HostAgentService):
                     mem_mib=self.mem_mib,
                     mem_mib_reserved=used,
                     disk_bytes=1 << 40,
-                    disk_bytes_free=1 << 39,
+                    disk_bytes_free=(1 << 39) + secrets.randbelow(1 << 20),  # it never stands still
                     cpus=4,
                 ),
                 started_unix_ms=1_700_000_000_000,
@@ -337,6 +341,15 @@ class FakeHostAgent(HostAgentService):
             return pb.ListTemplatesResponse(templates=list(self.templates.values()))
         raise AssertionError
 
+    async def read_console(
+        self, request: pb.ReadConsoleRequest, ctx: Any
+    ) -> pb.ReadConsoleResponse:
+        async with self._call("read_console"):
+            box = self._running(request.sandbox_id)
+            piece = box.console[request.offset : request.offset + CHUNK]
+            return pb.ReadConsoleResponse(content=piece, console=box.facts.generation + 1)
+        raise AssertionError
+
     async def get_space(self, request: pb.GetSpaceRequest, ctx: Any) -> pb.GetSpaceResponse:
         async with self._call("get_space"):
             found = [
@@ -498,7 +511,7 @@ class FakeHostAgent(HostAgentService):
                 if message.part.field == "target":
                     target = message.part.value
                     self._running(target.sandbox_id)
-                else:
+                elif target is None or target.path != NOWHERE:
                     content += message.part.value
             if target is None:
                 raise InvalidInput("no file was named")
@@ -510,7 +523,11 @@ class FakeHostAgent(HostAgentService):
         self, request: pb.ReadFileRequest, ctx: Any
     ) -> AsyncIterator[pb.ReadFileResponse]:
         async with self._call("read_file"):
-            content = self._running(request.sandbox_id).guest.files.read(request.path)
+            files = self._running(request.sandbox_id).guest.files
+            while request.path == ENDLESS:
+                yield pb.ReadFileResponse(chunk=bytes(CHUNK))
+                await asyncio.sleep(0)  # writing to a caller who left waits for nothing
+            content = files.read(request.path)
             for at in range(0, len(content), CHUNK):
                 yield pb.ReadFileResponse(chunk=content[at : at + CHUNK])
 
@@ -559,6 +576,15 @@ class FakeHostAgent(HostAgentService):
     async def _call(self, method: str, request: Any = None) -> AsyncIterator[Any]:
         """Yields the answer to give again, for a key that was answered before."""
         self.calls.append(method)
+        self.open[method] += 1
+        try:
+            async with self._scripted(method, request) as again:
+                yield again
+        finally:
+            self.open[method] -= 1
+
+    @contextlib.asynccontextmanager
+    async def _scripted(self, method: str, request: Any) -> AsyncIterator[Any]:
         for held in self.script.held.pop(method, []):
             held.reached.set()
             await asyncio.to_thread(held.released.wait)

@@ -1,19 +1,32 @@
 """`wrenn logs`: what a guest's kernel and init wrote on its console."""
 
-import os
+from __future__ import annotations
+
 import sys
 import time
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from wrennd.cli import standalone
+from wrennd.cli import place, standalone
 from wrennd.cli.options import DataDir, SandboxId, configured
+from wrennd.core.errors import NotFound, WrongState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from wrennd.core.config import Config
 
 HELP = "Show a sandbox's console."
 LOOK_S = 0.2  # a file on a tmpfs that another process writes: inotify would say no more
-CHUNK_BYTES = 64 * 1024
+
+
+class Piece(NamedTuple):
+    """What came; where the next piece begins; which console it is, another after a resume."""
+
+    content: bytes
+    next: int
+    console: str
 
 
 def logs(
@@ -23,27 +36,42 @@ def logs(
     ] = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Only on the sandbox's own host. What the guest wrote is shown printable, line by line."""
-    console = standalone.console(configured(data_dir), sandbox_id)
-    with console.open("rb") as file:
-        while True:
-            while data := file.read(CHUNK_BYTES):
-                sys.stdout.write(_printable(data))
-            sys.stdout.flush()
-            if not follow or not _is_there(console, file.fileno()):
+    """By the server, or on the sandbox's own host. It is shown printable, line by line."""
+    read = _reader(configured(data_dir), sandbox_id)
+    first = piece = read(0)
+    while piece.console == first.console:
+        sys.stdout.write(_printable(piece.content))
+        sys.stdout.flush()
+        if not piece.content:
+            if not follow:
                 return
             time.sleep(LOOK_S)
+        try:
+            piece = read(piece.next)
+        except (NotFound, WrongState):
+            return  # it ended meanwhile
+
+
+def _reader(config: Config, sandbox_id: str) -> Callable[[int], Piece]:
+    """What reads from an offset. Errors of it: NotFound, WrongState when there is no console."""
+    if place.server(config) is None:
+
+        def here(offset: int) -> Piece:
+            content, console = standalone.console(config, sandbox_id, offset)
+            return Piece(content, offset + len(content), str(console))
+
+        return here
+    sandboxes = place.required_sandboxes(config)
+    found = sandboxes.match(sandbox_id)
+
+    def there(offset: int) -> Piece:
+        piece = sandboxes.client.logs(found, offset=offset)
+        return Piece(piece.data, piece.next, piece.console)
+
+    return there
 
 
 def _printable(data: bytes) -> str:
     """A guest must not drive our terminal."""
     text = data.decode(errors="replace").replace("\r", "")
     return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)
-
-
-def _is_there(path: Path, fd: int) -> bool:
-    """Whether the file that we read is still the one of that name."""
-    try:
-        return path.stat().st_ino == os.fstat(fd).st_ino
-    except FileNotFoundError:
-        return False

@@ -64,14 +64,15 @@ def templates(config: Config) -> list[ListedTemplate]:
     return listed(config)
 
 
-def console(config: Config, sandbox_id: str) -> Path:
-    """The file that a sandbox's console is written to, or what was kept of it.
+def console(config: Config, sandbox_id: str, offset: int) -> tuple[bytes, int]:
+    """A piece of a sandbox's console, or of what was kept of it; and which console it is.
 
     Errors: NotFound, WrongState when there is none.
     """
-    from wrennd.host.local import console
+    from wrennd.host.local import read_console
 
-    return console(config, sandbox_id)
+    found = read_console(config, sandbox_id, offset)
+    return found.content, found.file
 
 
 def setup(config: Config, *, force: bool, report: Report) -> None:

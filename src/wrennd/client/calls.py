@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from wrennd.client.decoding import decode, unexpected
 from wrennd.client.values import (
+    Console,
     Event,
     ExecResult,
     Expiry,
@@ -185,6 +186,16 @@ def metrics(sandbox_id: str, *, range: str = "10m") -> Call[tuple[Point, ...]]:
         path=_sandbox(sandbox_id, "metrics"),
         query={"range": range},
         read=_many(Point, "points"),
+    )
+
+
+def logs(sandbox_id: str, *, offset: int = 0) -> Call[Console]:
+    """What its console got from `offset` on, 256 KiB at most."""
+    return Call(
+        method="GET",
+        path=_sandbox(sandbox_id, "logs"),
+        query={"offset": offset},
+        read=_one(Console),
     )
 
 

@@ -4,11 +4,12 @@ import contextlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 from wrennd.client.blocking import Client
 from wrennd.client.values import Sandbox, Template, Timings
 from wrennd.core import timings as measured
-from wrennd.core.errors import HostUnsuitable
+from wrennd.core.errors import Error, HostUnsuitable
 from wrennd.core.ids import SANDBOX_ID, match_sandbox_id
 from wrennd.core.model import Command, SandboxRequest
 from wrennd.core.sandboxes import Listed, ListedTemplate, Running, Shown
@@ -65,15 +66,25 @@ class ServerSandboxes:
             yield ServerSandbox(self.client, made)
 
     def create(self, wanted: SandboxRequest, timings: measured.Timings) -> str:
-        """Its id is the server's to choose."""
-        made = self.client.create(
-            wanted.template,
-            vcpus=wanted.vcpus,
-            memory_mib=wanted.mem_mib,
-            disk_mib=wanted.disk_mib,
-            env=wanted.env,
-            dns=wanted.dns,
-        )
+        """Its id is the server's to choose. Who is interrupted leaves none behind."""
+        request: dict[str, Any] = {
+            "vcpus": wanted.vcpus,
+            "memory_mib": wanted.mem_mib,
+            "disk_mib": wanted.disk_mib,
+            "env": wanted.env,
+            "dns": wanted.dns,
+            "idempotency_key": wanted.id,
+        }
+        try:
+            made = self.client.create(wanted.template, **request)
+        except Error:
+            raise
+        except BaseException:
+            # Only by asking once more do we learn the id; if the server has not heard of it, it
+            # makes one now, which goes at once.
+            with contextlib.suppress(Error):
+                self.client.destroy(self.client.begin_create(wanted.template, **request).id)
+            raise
         _note(made.timings, timings)
         return made.id
 

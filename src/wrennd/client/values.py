@@ -126,6 +126,19 @@ class Point:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Console:
+    """A piece of a console: base64, where the next one begins, and which console it is."""
+
+    content: str
+    next: int
+    console: str
+
+    @property
+    def data(self) -> bytes:
+        return base64.b64decode(self.content)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Operation:
     """One operation on a sandbox, and how long its phases took."""
 

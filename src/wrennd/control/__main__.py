@@ -3,10 +3,12 @@
 import asyncio
 import faulthandler
 import logging
+import resource
 import socket
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import Literal
 
 import uvicorn
@@ -15,8 +17,8 @@ from fastapi import FastAPI
 from wrennd.control.admin_key import ensure_admin_key
 from wrennd.control.agent_client import AgentClient
 from wrennd.control.app import create_app
+from wrennd.control.connections import Connection, Socket, keep_alive
 from wrennd.control.edge_service import behind_edge
-from wrennd.control.edge_streams import EdgeProtocol
 from wrennd.control.services import Services
 from wrennd.control.settings import Settings, split_listen
 from wrennd.control.store.database import Database
@@ -37,6 +39,7 @@ def main() -> None:
     settings = Settings.from_arguments(sys.argv[1:])
     config = Config.from_environ(log_level="info")
     form: Literal["console", "json"] = "json" if config.log_form == "json" else "console"
+    _allow_connections()
     configure(level=config.log_level, form=form)
     for chatty in ("alembic", "uvicorn", "websockets"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
@@ -50,6 +53,12 @@ def main() -> None:
         database.close()
 
 
+def _allow_connections() -> None:
+    """As many as this process may ever have: each takes a descriptor, one in a stream two."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def listening(listen: str) -> socket.socket:
     """A bound socket: from here on callers are kept waiting, not refused. Errors: OSError."""
     host, port = split_listen(listen)
@@ -61,6 +70,7 @@ def listening(listen: str) -> socket.socket:
         held.enter_context(bound)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind((host, port))
+        keep_alive(bound)
         bound.listen(BACKLOG)
         held.pop_all()
     return bound
@@ -81,14 +91,17 @@ class _Server(uvicorn.Server):
 def serving_config(app: FastAPI) -> uvicorn.Config:
     """How an application of `create_app` is served, with the proxy before it."""
     services: Services = app.state.services
+    bounds = services.settings.bounds
     return uvicorn.Config(
         behind_edge(app, services),
-        http=EdgeProtocol,
+        http=partial(Connection, head_s=bounds.head_s),  # type: ignore[arg-type]  # it is called
         log_config=None,
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=STOP_S,
-        ws="websockets-sansio",
+        ws=Socket,
+        ws_ping_interval=bounds.ping_s,
+        ws_ping_timeout=bounds.ping_s,
         ws_max_size=FRAME_BYTES,
         lifespan="on",
     )

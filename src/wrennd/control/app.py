@@ -58,7 +58,8 @@ def create_app(settings: Settings, database: Database, agent: AgentClient) -> Fa
         app.include_router(terminals.router(prefix))
     for module in (snapshots, administration, space, feed):
         app.include_router(module.router)
-    app.add_middleware(BodyLimit, idle_s=settings.bounds.body_s)
+    bounds = settings.bounds
+    app.add_middleware(BodyLimit, idle_s=bounds.body_s, taken_s=bounds.taken_s)
     app.add_middleware(Counting, metrics=services.metrics)
     app.openapi = lambda: document(app)  # type: ignore[method-assign]  # as FastAPI wants it
     return app

@@ -39,6 +39,11 @@ class Bus:
         self._listeners: set[Listener] = set()
         self._watchers: list[Callable[[Told], None]] = []
 
+    @property
+    def count(self) -> int:
+        """How many listen."""
+        return len(self._listeners)
+
     def watch(self, act: Callable[[Told], None]) -> None:
         """`act` is called at once with whatever happens, in any project. It may not fail."""
         self._watchers.append(act)

@@ -20,6 +20,14 @@ TRANSPORT = "wrenn.transport"
 LINGER_NONE = struct.pack("ii", 1, 0)
 
 
+def reset(transport: asyncio.Transport) -> None:
+    """End a connection at once: what was written and not sent is dropped."""
+    sock = transport.get_extra_info("socket")
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NONE)
+    transport.abort()
+
+
 class EdgeProtocol(H11Protocol):
     """uvicorn's, that tells the application which connection a request came by."""
 
@@ -51,12 +59,8 @@ class Stream:
 
     def reset(self) -> None:
         """End the client's connection, without any answer."""
-        if self._transport is None:
-            return
-        sock = self._transport.get_extra_info("socket")
-        with contextlib.suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NONE)
-        self._transport.abort()
+        if self._transport is not None:
+            reset(self._transport)
 
 
 class Streams:

@@ -1,17 +1,20 @@
-"""What a request's body may be: how long, and how slow. And how requests are counted.
+"""What a request's body may be: how long, and how slow. How slowly an answer may be read. And how
+requests are counted.
 
-A body that is too long is answered with 413 and read on for a while, so that its sender, who reads
-nothing before he is through, gets the answer instead of a broken connection.
+A request that is answered before its body was read (413, 401) is read on for a while, so that its
+sender, who reads nothing before he is through, gets the answer instead of a broken connection.
 """
 
 import asyncio
+import math
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from fastapi import HTTPException
 
+from wrennd.control.edge_streams import TRANSPORT, reset
 from wrennd.control.metrics import Metrics
 
 Scope = MutableMapping[str, Any]
@@ -23,8 +26,10 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 JSON_BYTES = 1 << 20
 UPLOAD_BYTES = 100_000_000
 FORM_BYTES = 1 << 20  # of an upload, beside the file
+TAKEN_S = 120.0
 DRAIN_BYTES = 256 << 20
 DRAIN_S, DRAIN_IDLE_S = 10.0, 1.0
+WHOLE_IN = 4  # times the longest pause: so long a body that is short may take in all
 
 
 def limit_of(method: str, path: str) -> int | None:
@@ -37,11 +42,15 @@ def limit_of(method: str, path: str) -> int | None:
 
 
 class BodyLimit:
-    """ASGI middleware: 413 for what is too long, 408 for what stops arriving."""
+    """ASGI middleware: 413 for what is too long, 408 for what stops arriving or trickles.
 
-    def __init__(self, app: App, *, idle_s: float) -> None:
+    taken_s: a client that does not read an answer's next piece for so long is cut off.
+    """
+
+    def __init__(self, app: App, *, idle_s: float, taken_s: float = TAKEN_S) -> None:
         self._app = app
         self._idle_s = idle_s
+        self._taken_s = taken_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -51,11 +60,29 @@ class BodyLimit:
         body.expect(scope)
 
         async def send_after(message: Message) -> None:
-            if message["type"] == "http.response.start" and body.is_too_long:
+            if message["type"] == "http.response.start" and body.is_coming:
                 await body.drain()
-            await send(message)
+                # Who goes on sending after the answer would keep the connection for ever.
+                message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
+            with self._read_in_time(scope):
+                await send(message)
 
         await self._app(scope, body.receive, send_after)
+
+    @contextmanager
+    def _read_in_time(self, scope: Scope) -> Iterator[None]:
+        """The end of the connection wakes who sends, and tells the application that nobody reads:
+        it ends as when a client leaves.
+        """
+        transport = (scope.get("state") or {}).get(TRANSPORT)
+        if transport is None:
+            yield
+            return
+        late = asyncio.get_running_loop().call_later(self._taken_s, reset, transport)
+        try:
+            yield
+        finally:
+            late.cancel()
 
 
 class _Body:
@@ -66,14 +93,25 @@ class _Body:
         self._limit = limit
         self._idle_s = idle_s
         self._count = 0
-        self._has_more = True
+        self._has_more = False
+        self._is_late = False
         self.is_too_long = False
+        is_short = limit is not None and limit <= JSON_BYTES
+        self._until = time.monotonic() + WHOLE_IN * idle_s if is_short else math.inf
+
+    @property
+    def is_coming(self) -> bool:
+        """Whether some of it has not been read."""
+        return self._has_more
 
     def expect(self, scope: Scope) -> None:
         """Don't wait for what is announced to be too long."""
         for name, value in scope["headers"]:
-            if name == b"content-length" and self._limit is not None:
-                self.is_too_long = int(value) > self._limit
+            if name == b"content-length":
+                self._has_more = int(value) > 0
+                self.is_too_long = self._limit is not None and int(value) > self._limit
+            elif name == b"transfer-encoding":
+                self._has_more = True
 
     async def receive(self) -> Message:
         if self.is_too_long:
@@ -81,16 +119,20 @@ class _Body:
         if not self._has_more:
             return await self._receive()  # the caller's leaving
         try:
-            async with asyncio.timeout(self._idle_s):
+            async with asyncio.timeout(min(self._idle_s, self._until - time.monotonic())):
                 message = await self._receive()
         except TimeoutError:
-            raise HTTPException(408, f"no byte came for {self._idle_s:g} s") from None
+            self._is_late = True
+            raise HTTPException(408, "this request's body does not arrive") from None
         self._note(message)
         if self.is_too_long:
             self._refuse()
         return message
 
     async def drain(self) -> None:
+        """Read on for a while; not of who is too slow already."""
+        if self._is_late:
+            return
         with suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_S):
                 while self._has_more and self._count < DRAIN_BYTES:

@@ -23,6 +23,7 @@ from wrennd.gen.hostagent import hostagent_pb as pb
 
 TEMPLATES_EVERY_MS = 30_000
 SEEN_EVERY_MS = 30_000  # how fresh "last seen" is: what changes nothing is not written
+FREE, DRIFT = "disk_bytes_free", 0.01  # so large a part of the disk is worth a write
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +125,7 @@ class Reconciler:
             await self._mark("foreign", reason)
             return False
         facts = host_facts(answer)
-        is_news = known.status != "online" or known.facts != facts
+        is_news = known.status != "online" or is_other(known.facts, facts)
         if is_news or (known.seen_ms or 0) < now_ms() - SEEN_EVERY_MS:
             await self._operations.database.run(
                 lambda c: hosts.mark_online(c, self._host, answer.installation, facts)
@@ -230,6 +231,14 @@ class Reconciler:
         for state in RowState:
             number = sum(each.count for each in counts if each.state is state)
             self._operations.metrics.sandboxes.labels(state.value).set(number)
+
+
+def is_other(known: dict[str, Any], found: dict[str, Any]) -> bool:
+    """Whether a host's facts changed by more than free bytes do all the time by themselves."""
+    before, now = known.get("capacity", {}), found["capacity"]
+    drift = abs(before.get(FREE, 0) - now[FREE])
+    steady = {**found, "capacity": {**now, FREE: before.get(FREE)}}
+    return drift > now["disk_bytes"] * DRIFT or steady != known
 
 
 def host_facts(answer: pb.GetHostResponse) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from wrennd.core.errors import Error, NotFound, Unavailable, WrongState
 from wrennd.gen.hostagent import hostagent_pb as pb
 
 CREATE_S, PAUSE_S, RESUME_S, DESTROY_S, ASK_S = 240, 600, 300, 180, 10
+ENDED = frozenset({RowState.DESTROYING, RowState.STOPPED})
 EVERY_STATE = frozenset(RowState) - {RowState.STOPPED}
 
 log = logging.getLogger(__name__)
@@ -187,6 +188,9 @@ class Operations:
         """Do it in a task; after `seconds` answer with what the sandbox is meanwhile."""
         done = await within(self.work.start(plan.row.id, self.do(plan)), seconds)
         if done is not None:
+            if plan.before is not None and done.row.state in ENDED:
+                # It was done, and undone by whoever destroyed it meanwhile.
+                require(done.row.id, done.row.state, plan.row.state)
             return done
         return Done(row=await self.get(plan.row.project, plan.row.id), is_done=False)
 

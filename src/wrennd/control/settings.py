@@ -24,6 +24,9 @@ class Bounds:
     answer: create and resume: the published client gives up on slower servers' first commands.
     pause, snapshot: below the 30 and 60 s after which that client hangs up.
     database: how long for one transaction, when the database is there and says nothing.
+    head, body: how long a request may take to arrive: its head, the next piece of its body.
+    taken: how long an answer's next piece may wait for its client to read.
+    ping: how often a WebSocket's client is asked whether it is there, and how long it may think.
     ready: how long what is done inside a sandbox waits for one that is on its way.
     """
 
@@ -31,7 +34,10 @@ class Bounds:
     pause_s: float = 20.0
     snapshot_s: float = 50.0
     ready_s: float = 25.0
+    head_s: float = 30.0
     body_s: float = 30.0
+    taken_s: float = 120.0
+    ping_s: float = 20.0
     auth_frame_s: float = 5.0
     database_s: float = 20.0  # more than any wait for a lock: that one says what it is
 

@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 
 from wrennd.core.config import Config
 from wrennd.core.deadline import Deadline
@@ -30,7 +29,8 @@ from wrennd.snapshot.manifest import Facts
 from wrennd.snapshot.reader import open_snapshot
 from wrennd.snapshot.validity import Here
 from wrennd.storage.images import ImageStore, Kernel
-from wrennd.storage.layout import Layout
+from wrennd.storage.layout import Layout, SandboxPaths
+from wrennd.vmm import console
 
 log = logging.getLogger(__name__)
 Report = Callable[[str], None]
@@ -38,6 +38,7 @@ Report = Callable[[str], None]
 PATIENCE_S = 120.0
 KILL_S = 30.0
 LOOK_S = 0.01
+CONSOLE_BYTES = 256 << 10  # at once
 
 
 @contextmanager
@@ -78,16 +79,20 @@ def listed(config: Config) -> list[Listed]:
     return [] if Layout.find(config.data_dir) is None else existing(config).list()
 
 
-def console(config: Config, sandbox_id: str) -> Path:
-    """The file that its console is written to; of one in error, what was kept of it.
+def read_console(config: Config, sandbox_id: str, offset: int) -> console.Piece:
+    """A piece of its console; of one in error, of what was kept of it.
 
     Errors: NotFound, WrongState when there is none.
     """
     here = existing(config)
-    paths = here.layout.sandbox(here.match(sandbox_id))
-    for found in (paths.console, paths.last_console):
-        if found.exists():
-            return found
+    return console_of(here.layout.sandbox(here.match(sandbox_id)), offset)
+
+
+def console_of(paths: SandboxPaths, offset: int) -> console.Piece:
+    """As `read_console`. Errors: WrongState."""
+    for path in (paths.console, paths.last_console):
+        with contextlib.suppress(FileNotFoundError):
+            return console.read(path, offset, CONSOLE_BYTES)
     raise WrongState(
         f"sandbox {paths.data.name} has no console now", hint="only one that runs, or failed, has"
     )

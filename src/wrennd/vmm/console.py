@@ -5,12 +5,14 @@ links and without blocking, and what is shown of them can't steer a terminal.
 """
 
 import contextlib
+import errno
 import os
 import select
 import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 TAIL_BYTES = 16 * 1024
@@ -36,6 +38,29 @@ def tail(path: Path, lines: int) -> list[str]:
     )
     kept = ["".join(c if c.isprintable() else "?" for c in line) for line in text.split("\n")]
     return [line for line in kept if line.strip()][-lines:]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """Of a file, as it is. file: which one, while its machine runs."""
+
+    content: bytes
+    file: int
+
+
+def read(path: Path, offset: int, limit: int) -> Piece:
+    """Nothing where there is no more. Errors: FileNotFoundError, also for what is no plain file."""
+    try:
+        fd = _open(path, os.O_RDONLY)
+    except OSError as error:
+        raise FileNotFoundError(error.errno, "no console that can be read", path) from error
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            raise FileNotFoundError(errno.ENOENT, "no plain file", path)
+        return Piece(content=os.pread(fd, limit, min(offset, found.st_size)), file=found.st_ino)
+    finally:
+        os.close(fd)
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """The Python client, blocking and to be awaited, over the control plane with a fake host."""
 
 import asyncio
+import signal
+import threading
 
 import pytest
 
@@ -8,7 +10,9 @@ from wrennd.client import AsyncClient, Client
 from wrennd.client.frames import pty_join
 from wrennd.client.sandboxes import ServerSandboxes, ServerSnapshots
 from wrennd.client.sessions import BlockingSession
+from wrennd.core.deadline import Deadline
 from wrennd.core.errors import AlreadyExists, CommandNotFound, NotFound, Unauthorized, WrongState
+from wrennd.core.ids import new_sandbox_id
 from wrennd.core.model import Command, SandboxRequest, TerminalSize
 from wrennd.core.sandboxes import Exit, Output
 from wrennd.core.timings import Timings
@@ -146,3 +150,34 @@ def test_as_commands_see_it(client):
     sandboxes.kill(made)
     with pytest.raises(NotFound):
         sandboxes.kill("zzzz")
+
+
+class Interrupted(BaseException):
+    pass
+
+
+def test_who_is_interrupted_while_he_makes_one_leaves_none_behind(server, client):
+    """He does not know its id yet."""
+
+    def ring(number, frame):
+        raise Interrupted
+
+    def interrupt(held):
+        assert held.reached.wait(60)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGALRM)
+
+    others = set(server.agent.boxes)
+    before = signal.signal(signal.SIGALRM, ring)
+    try:
+        with server.agent.hold("create_sandbox") as held:
+            thread = threading.Thread(target=interrupt, args=(held,))
+            thread.start()
+            with pytest.raises(Interrupted):
+                ServerSandboxes(client).create(SandboxRequest(id=new_sandbox_id()), Timings())
+            thread.join()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert {box.id for box in client.list()} <= others
+    deadline = Deadline.after(60)
+    while not set(server.agent.boxes) <= others:
+        deadline.check("the end of what was made all the same")

@@ -1,6 +1,7 @@
 """What breaks between the API, the database and the host, and what is left then."""
 
 import concurrent.futures
+import contextlib
 import sqlite3
 import time
 
@@ -147,6 +148,80 @@ def test_of_two_at_once_one_wins(server, step):
         assert first.result().status_code == 200
 
 
+# What is asked for while something else is done, by its route; and what the second is told.
+DONE = {
+    "pause": ("POST", "/pause", None),
+    "resume": ("POST", "/resume", None),
+    "destroy": ("DELETE", "", None),
+    "snapshot": ("POST", "/v1/snapshots", {"name": "twice"}),
+    "exec": ("POST", "/exec", {"cmd": "true"}),
+    "write": ("PUT", "/files?path=/tmp/x", None),
+    "extend": ("POST", "/extend", {"seconds": 60}),
+    "ping": ("POST", "/ping", None),
+}
+METHODS = {
+    "pause": "pause_sandbox",
+    "resume": "resume_sandbox",
+    "destroy": "destroy_sandbox",
+    "snapshot": "create_snapshot",
+    "exec": "exec",
+}
+PASSING = {
+    "pause": "pausing",
+    "resume": "resuming",
+    "destroy": "destroying",
+    "snapshot": "snapshotting",
+    "exec": "running",
+}
+# Neither changes what the sandbox is: they go on beside everything but its end.
+BESIDE = {"extend", "ping"}
+
+
+def ask(server, box, what):
+    method, path, body = DONE[what]
+    at = path if path.startswith("/v1/") else f"/v1/sandboxes/{box}{path}"
+    if what == "snapshot":
+        body = {**body, "sandbox_id": box, "name": f"s-{box[:12]}"}
+    return server.api.request(method, at, json=body)
+
+
+@pytest.mark.parametrize("second", DONE)
+@pytest.mark.parametrize("first", METHODS)
+def test_two_of_everything_at_once(server, first, second):
+    """One wins, the other is told the state; a destruction wins over all."""
+    box = server.create()
+    if first == "resume":
+        ask(server, box, "pause")
+    with (
+        concurrent.futures.ThreadPoolExecutor(2) as pool,
+        server.agent.hold(METHODS[first]) as held,
+    ):
+        one = pool.submit(ask, server, box, first)
+        assert held.reached.wait(60)
+        other = pool.submit(ask, server, box, second)
+        if first == "resume" and second in ("exec", "write"):
+            held.released.set()  # it waits for the resume
+        answer = other.result()
+        held.released.set()
+        won = one.result()
+    told = f"{second} while it is {PASSING[first]}: {answer.status_code} {answer.text}"
+    if second == "destroy":
+        assert answer.status_code == 204, told
+        assert won.status_code in ((204,) if first == "destroy" else (404, 409)), won.text
+        until(lambda: server.state(box) == "stopped", "its end")
+        assert box not in server.agent.boxes
+        return
+    # A command is ended by what ends or freezes its sandbox, and begins nothing else.
+    assert won.status_code in (200, 201, 204) or (first == "exec" and code(won)[0] == 409), won.text
+    if first == "exec" or (first == "resume" and second in ("exec", "write")):
+        assert answer.status_code in (200, 201, 204, 409), told
+    elif second in BESIDE and first != "destroy":
+        assert answer.status_code in (200, 204, 409), told
+    else:
+        assert code(answer) == (409, "wrong_state"), told
+        assert PASSING[first] in answer.json()["error"]["message"]
+
+
 def test_destroying_while_it_is_made(server):
     with (
         concurrent.futures.ThreadPoolExecutor(1) as pool,
@@ -175,6 +250,28 @@ def test_what_the_host_does_by_itself_is_followed(server):
     del server.agent.boxes[box]
     until(lambda: server.state(box) == "missing", "the loss")
     assert server.api.delete(f"/v1/sandboxes/{box}").status_code == 204
+
+
+def test_nothing_is_written_while_nothing_happens(own):
+    """But that the host was seen, which is not worth a write each turn."""
+    own.create()
+    own.wait_until_ready()
+
+    def turns():
+        return own.agent.calls.count("list_sandboxes")
+
+    with contextlib.closing(sqlite3.connect(own.database_file)) as looking:
+
+        def version():
+            return looking.execute("PRAGMA data_version").fetchone()[0]
+
+        def quiet_turns():
+            """How many there were until something was written, or twenty."""
+            first, before = version(), turns()
+            until(lambda: turns() - before >= 20 or version() != first, "turns")
+            return turns() - before
+
+        until(lambda: quiet_turns() >= 20, "twenty turns without a write")
 
 
 def test_a_row_that_is_behind_is_no_obstacle(server):

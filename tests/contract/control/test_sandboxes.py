@@ -1,5 +1,7 @@
 """/v1/sandboxes: a sandbox's life through the API."""
 
+import base64
+
 
 def test_a_life(server):
     made = server.api.post("/v1/sandboxes", json={"metadata": {"a": "1"}, "vcpus": 2})
@@ -31,3 +33,22 @@ def test_a_life(server):
     assert server.api.get(at).json()["state"] == "stopped"
     assert server.api.delete(at).status_code == 204
     assert box["id"] not in server.agent.boxes
+
+
+def test_its_console(server):
+    box = server.create()
+    at = f"/v1/sandboxes/{box}/logs"
+    server.agent.boxes[box].console = bytes(300_000) + b"\xff the end\n"
+    content, offset, consoles = b"", 0, set()
+    while piece := server.api.get(at, params={"offset": offset}).json():
+        content += base64.b64decode(piece["content"])
+        consoles.add(piece["console"])
+        if piece["next"] == offset:
+            break
+        offset = piece["next"]
+    assert content == server.agent.boxes[box].console
+    assert len(consoles) == 1
+    assert server.other.get(at).status_code == 404
+    assert server.api.get(at, params={"offset": -1}).status_code == 400
+    server.api.post(f"/v1/sandboxes/{box}/pause")
+    assert server.api.get(at).status_code == 409

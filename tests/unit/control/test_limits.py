@@ -22,7 +22,10 @@ def test_limits_by_route(method, path, expected):
     assert limit_of(method, path) == expected
 
 
-def serve(messages, headers=(), idle_s=10.0):
+CHUNKED = ((b"transfer-encoding", b"chunked"),)
+
+
+def serve(messages, headers=CHUNKED, idle_s=10.0):
     """What an application gets of a body, and what was read of it before it answered."""
     left = list(messages)
     sent = []

@@ -1,5 +1,7 @@
 import os
 
+import pytest
+
 from wrennd.vmm import console
 
 
@@ -41,3 +43,22 @@ def test_bounded_ends_with_its_block_while_the_process_lives(tmp_path):
     with console.bounded((tmp_path / "console.log",), pidfd):
         pass
     os.close(pidfd)
+
+
+def test_pieces_of_a_console(tmp_path):
+    log = tmp_path / "console.log"
+    log.write_bytes(b"0123456789")
+    first = console.read(log, 0, 4)
+    assert (first.content, console.read(log, 4, 100).content) == (b"0123", b"456789")
+    assert console.read(log, 10, 4).content == console.read(log, 1 << 62, 4).content == b""
+    log.rename(tmp_path / "before")
+    log.write_bytes(b"0123456789")
+    assert console.read(log, 0, 4).file != first.file
+
+
+def test_a_vmm_can_not_have_another_file_read_as_its_console(tmp_path):
+    (tmp_path / "link").symlink_to("/etc/hostname")
+    os.mkfifo(tmp_path / "fifo")
+    for name in ("link", "fifo", "missing", "."):
+        with pytest.raises(FileNotFoundError):
+            console.read(tmp_path / name, 0, 4)

@@ -97,6 +97,15 @@ class MetricPoint(BaseModel):
     disk_bytes: int
 
 
+class LogsShape(BaseModel):
+    """content: base64 of what is new; next: the offset of what comes after it; console: which one
+    it is, another after a resume."""
+
+    content: str
+    next: int
+    console: str
+
+
 class MetricsShape(BaseModel):
     sandbox_id: str
     range: Range
@@ -216,6 +225,23 @@ async def metrics(
     return MetricsShape(sandbox_id=row.id, range=range, points=points)
 
 
+async def logs(
+    sandbox_id: SandboxId,
+    caller: CallerOf,
+    services: ServicesOf,
+    offset: Annotated[int, Query(ge=0, lt=1 << 63)] = 0,
+) -> LogsShape:
+    """What its kernel and init wrote on its console, from `offset` on, 256 KiB at most."""
+    row = await services.operations.get(caller.project, sandbox_id)
+    request = pb.ReadConsoleRequest(sandbox_id=row.id, offset=offset)
+    answer = await services.agent.rpc.read_console(request, timeout_ms=CALL_MS)
+    return LogsShape(
+        content=base64.b64encode(answer.content).decode(),
+        next=offset + len(answer.content),
+        console=str(answer.console),
+    )
+
+
 def router(prefix: str, tag: str) -> APIRouter:
     """The routes below a sandbox's own."""
     routes = APIRouter(prefix=f"{prefix}/{{sandbox_id}}", tags=[tag], responses=ACTS)
@@ -226,4 +252,5 @@ def router(prefix: str, tag: str) -> APIRouter:
     add("/processes/{process}", kill_process, methods=["DELETE"], status_code=204)
     add("/ping", ping, methods=["POST"], status_code=204)
     add("/metrics", metrics, methods=["GET"])
+    add("/logs", logs, methods=["GET"])
     return routes

@@ -19,7 +19,7 @@ from connectrpc.server import ConnectASGIApplication, ConnectWSGIApplication, DE
 from protobuf import DescService
 
 from . import hostagent_pb
-from .hostagent_pb import AttachPtyRequest, AttachPtyResponse, CloseInputRequest, CloseInputResponse, ConnectProcessRequest, ConnectProcessResponse, CreateSandboxRequest, CreateSandboxResponse, CreateSnapshotRequest, CreateSnapshotResponse, DeleteSnapshotRequest, DeleteSnapshotResponse, DestroySandboxRequest, DestroySandboxResponse, ExecRequest, ExecResponse, ExecStreamRequest, ExecStreamResponse, GetHostRequest, GetHostResponse, GetSandboxMetricsRequest, GetSandboxMetricsResponse, GetSandboxRequest, GetSandboxResponse, GetSpaceRequest, GetSpaceResponse, KillProcessRequest, KillProcessResponse, ListDirectoryRequest, ListDirectoryResponse, ListProcessesRequest, ListProcessesResponse, ListSandboxesRequest, ListSandboxesResponse, ListTemplatesRequest, ListTemplatesResponse, MakeDirectoryRequest, MakeDirectoryResponse, PauseSandboxRequest, PauseSandboxResponse, PingSandboxRequest, PingSandboxResponse, PruneRequest, PruneResponse, ReadFileRequest, ReadFileResponse, RemovePathRequest, RemovePathResponse, ResizePtyRequest, ResizePtyResponse, ResumeSandboxRequest, ResumeSandboxResponse, SendInputRequest, SendInputResponse, SetExpiryRequest, SetExpiryResponse, StartBackgroundRequest, StartBackgroundResponse, StatPathRequest, StatPathResponse, WriteFileRequest, WriteFileResponse
+from .hostagent_pb import AttachPtyRequest, AttachPtyResponse, CloseInputRequest, CloseInputResponse, ConnectProcessRequest, ConnectProcessResponse, CreateSandboxRequest, CreateSandboxResponse, CreateSnapshotRequest, CreateSnapshotResponse, DeleteSnapshotRequest, DeleteSnapshotResponse, DestroySandboxRequest, DestroySandboxResponse, ExecRequest, ExecResponse, ExecStreamRequest, ExecStreamResponse, GetHostRequest, GetHostResponse, GetSandboxMetricsRequest, GetSandboxMetricsResponse, GetSandboxRequest, GetSandboxResponse, GetSpaceRequest, GetSpaceResponse, KillProcessRequest, KillProcessResponse, ListDirectoryRequest, ListDirectoryResponse, ListProcessesRequest, ListProcessesResponse, ListSandboxesRequest, ListSandboxesResponse, ListTemplatesRequest, ListTemplatesResponse, MakeDirectoryRequest, MakeDirectoryResponse, PauseSandboxRequest, PauseSandboxResponse, PingSandboxRequest, PingSandboxResponse, PruneRequest, PruneResponse, ReadConsoleRequest, ReadConsoleResponse, ReadFileRequest, ReadFileResponse, RemovePathRequest, RemovePathResponse, ResizePtyRequest, ResizePtyResponse, ResumeSandboxRequest, ResumeSandboxResponse, SendInputRequest, SendInputResponse, SetExpiryRequest, SetExpiryResponse, StartBackgroundRequest, StartBackgroundResponse, StatPathRequest, StatPathResponse, WriteFileRequest, WriteFileResponse
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
@@ -144,6 +144,12 @@ class HostAgentService(Protocol):
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def get_sandbox_metrics(self, request: GetSandboxMetricsRequest, ctx: RequestContext[GetSandboxMetricsRequest, GetSandboxMetricsResponse], /) -> GetSandboxMetricsResponse:
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def read_console(self, request: ReadConsoleRequest, ctx: RequestContext[ReadConsoleRequest, ReadConsoleResponse], /) -> ReadConsoleResponse:
+        """
+        What a guest's kernel and init wrote on its console, piece by piece.
+        """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def get_space(self, request: GetSpaceRequest, ctx: RequestContext[GetSpaceRequest, GetSpaceResponse], /) -> GetSpaceResponse:
@@ -494,6 +500,17 @@ class HostAgentServiceASGIApplication(ConnectASGIApplication[HostAgentService]):
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.get_sandbox_metrics,
+                ),
+                "/hostagent.v1.HostAgentService/ReadConsole": Endpoint.unary(
+                    method=MethodInfo(
+                        name="ReadConsole",
+                        service_name="hostagent.v1.HostAgentService",
+                        input=ReadConsoleRequest,
+                        output=ReadConsoleResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.read_console,
                 ),
                 "/hostagent.v1.HostAgentService/GetSpace": Endpoint.unary(
                     method=MethodInfo(
@@ -1139,6 +1156,29 @@ class HostAgentServiceClient(ConnectClient):
             headers=headers,
             timeout_ms=timeout_ms,
         )
+    async def read_console(
+        self,
+        request: ReadConsoleRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> ReadConsoleResponse:
+        """
+        What a guest's kernel and init wrote on its console, piece by piece.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="ReadConsole",
+                service_name="hostagent.v1.HostAgentService",
+                input=ReadConsoleRequest,
+                output=ReadConsoleResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
     async def get_space(
         self,
         request: GetSpaceRequest,
@@ -1300,6 +1340,12 @@ class HostAgentServiceSync(Protocol):
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def get_sandbox_metrics(self, request: GetSandboxMetricsRequest, ctx: RequestContext[GetSandboxMetricsRequest, GetSandboxMetricsResponse], /) -> GetSandboxMetricsResponse:
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def read_console(self, request: ReadConsoleRequest, ctx: RequestContext[ReadConsoleRequest, ReadConsoleResponse], /) -> ReadConsoleResponse:
+        """
+        What a guest's kernel and init wrote on its console, piece by piece.
+        """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def get_space(self, request: GetSpaceRequest, ctx: RequestContext[GetSpaceRequest, GetSpaceResponse], /) -> GetSpaceResponse:
@@ -1648,6 +1694,17 @@ class HostAgentServiceWSGIApplication(ConnectWSGIApplication):
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.get_sandbox_metrics,
+                ),
+                "/hostagent.v1.HostAgentService/ReadConsole": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="ReadConsole",
+                        service_name="hostagent.v1.HostAgentService",
+                        input=ReadConsoleRequest,
+                        output=ReadConsoleResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.read_console,
                 ),
                 "/hostagent.v1.HostAgentService/GetSpace": EndpointSync.unary(
                     method=MethodInfo(
@@ -2287,6 +2344,29 @@ class HostAgentServiceClientSync(ConnectClientSync):
                 service_name="hostagent.v1.HostAgentService",
                 input=GetSandboxMetricsRequest,
                 output=GetSandboxMetricsResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    def read_console(
+        self,
+        request: ReadConsoleRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> ReadConsoleResponse:
+        """
+        What a guest's kernel and init wrote on its console, piece by piece.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="ReadConsole",
+                service_name="hostagent.v1.HostAgentService",
+                input=ReadConsoleRequest,
+                output=ReadConsoleResponse,
                 idempotency_level=IdempotencyLevel.UNKNOWN,
                 stream_type=StreamType.UNARY,
             ),

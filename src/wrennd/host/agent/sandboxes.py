@@ -18,7 +18,7 @@ from wrennd.core.sandboxes import ListedTemplate
 from wrennd.core.space import Pruning, Space
 from wrennd.core.states import State, require
 from wrennd.core.timings import Timings
-from wrennd.host import pruning, space, templates
+from wrennd.host import local, pruning, record, space, templates
 from wrennd.host.agent.activity import Activity, now_ms
 from wrennd.host.agent.admission import Admission, Room, room_for
 from wrennd.host.agent.catalogue import Catalogue, Seen
@@ -31,6 +31,7 @@ from wrennd.snapshot.reader import DISK, open_snapshot
 from wrennd.storage import drivers
 from wrennd.storage.images import Image, ImageStore
 from wrennd.storage.usage import disk_usage
+from wrennd.vmm import console
 
 log = logging.getLogger(__name__)
 COPY, DM = "copy", "dm"  # names of disk drivers
@@ -196,6 +197,12 @@ class Sandboxes:
             with contextlib.suppress(Error):  # a template, or a broken one, which doctor names
                 found.append(store.find(name))
         return found
+
+    def console(self, sandbox_id: str, offset: int) -> console.Piece:
+        """Errors: NotFound; WrongState when it has none."""
+        paths = self._layout.sandbox(check_sandbox_id(sandbox_id))
+        record.load(paths)
+        return local.console_of(paths, offset)
 
     def space(self) -> Space:
         return space.space(self._layout)

@@ -385,6 +385,15 @@ class Service(HostAgentService):
 
         return await self._look(work)
 
+    async def read_console(
+        self, request: pb.ReadConsoleRequest, _ctx: Context
+    ) -> pb.ReadConsoleResponse:
+        def work() -> pb.ReadConsoleResponse:
+            found = self._parts.sandboxes.console(request.sandbox_id, request.offset)
+            return pb.ReadConsoleResponse(content=found.content, console=found.file)
+
+        return await self._look(work)
+
     async def get_space(self, _request: pb.GetSpaceRequest, _ctx: Context) -> pb.GetSpaceResponse:
         return await self._call(lambda: messages.space(self._parts.sandboxes.space()))
 
