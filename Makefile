@@ -26,7 +26,7 @@ FIRECRACKER ?=
 LAB_ARGS ?=
 LAB_FIRECRACKER = $(if $(FIRECRACKER),--firecracker "$(FIRECRACKER)")
 
-.PHONY: help run test test-all lab lab-shell check bench bench-boot bench-pause bench-pager bench-collapse bench-disk bench-envd bench-server fresh install proto clean packages test-packages
+.PHONY: help run test test-all lab lab-shell check bench bench-boot bench-pause bench-fork bench-pager bench-collapse bench-disk bench-envd bench-server fresh install proto clean packages test-packages
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
@@ -60,6 +60,9 @@ bench-boot: $(VENV)/.dev test-packages ## Measure boot and exec, beside a bare Q
 
 bench-pause: $(VENV)/.dev test-packages ## Measure pause and resume, beside a script
 	@$(VENV)/bin/python tests/bench/pause.py -n $(N)
+
+bench-fork: $(VENV)/.dev test-packages ## Measure forks: ten children, what their source notices
+	@$(VENV)/bin/python tests/bench/fork.py -n $(N)
 
 bench-collapse: $(VENV)/.dev test-packages ## Measure a collapse, beside cp
 	@$(VENV)/bin/python tests/bench/collapse.py -n $(N)

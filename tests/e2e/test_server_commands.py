@@ -64,6 +64,25 @@ def test_commands_use_the_server(command, box, shared_world):
     assert "no sandbox" in command("exec", "zzzzz", "--", "true", code=125).stderr
 
 
+def test_children_go_on_where_their_source_is(command, box):
+    command("exec", box, "--", "sh", "-c", "echo here > /dev/shm/mark")
+    made = command("fork", box[:6], "--count", "2").stdout.split()
+    assert len(made) == 2
+    for each in made:
+        said = command("exec", each, "--", "sh", "-c", "hostname; cat /dev/shm/mark").stdout
+        assert said == f"{each}\nhere\n"
+    told = json.loads(command("fork", made[0], "--json").stdout)
+    (child,) = told["children"]
+    assert "access token" in child["unique"]
+    assert child["shared"]
+    assert told["timings_ms"]["write"] > 0
+    said = command("exec", box, "--", "cat", "/dev/shm/mark").stdout
+    assert said == "here\n"
+    command("kill", *made, child["sandbox_id"])
+    assert "less than or equal to 20" in command("fork", box, "--count", "21", code=2).stderr
+    assert "is stopped" in command("fork", made[0], code=125).stderr
+
+
 def test_a_command_ends_with_the_one_that_started_it(command, box, shared_world):
     command("exec", "--timeout", "2", box, "--", "sleep", "1111", code=124)
     with subprocess.Popen(

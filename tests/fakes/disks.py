@@ -48,7 +48,7 @@ class FakeDriver:
         os.chown(disk, uid, uid)
         return disk
 
-    def snapshot(self, disk: Path, target: Path) -> Path:
+    def snapshot(self, disk: Path, target: Path, *, is_synced: bool = True) -> Path:
         self._called("snapshot", disk)
         if not disk.exists():
             raise FileNotFoundError(errno.ENOENT, f"the disk {disk} is missing")

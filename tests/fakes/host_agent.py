@@ -32,7 +32,7 @@ from wrennd.core.errors import (
     WrongState,
 )
 from wrennd.core.ids import check_name, check_sandbox_id
-from wrennd.core.model import SandboxSpec
+from wrennd.core.model import SandboxSpec, check_children
 from wrennd.gen.hostagent import hostagent_pb as pb
 from wrennd.gen.hostagent.hostagent_connect import (
     HostAgentService,
@@ -217,6 +217,55 @@ class FakeHostAgent(HostAgentService):
                 pb.CreateSandboxResponse(sandbox=copy(facts), phases=phases("slot", "vmm", "envd")),
             )
         raise AssertionError
+
+    async def fork_sandbox(
+        self, request: pb.ForkSandboxRequest, ctx: Any
+    ) -> pb.ForkSandboxResponse:
+        async with self._call("fork_sandbox", request) as again:
+            if again is not None:
+                return again
+            check_children(len(request.child_ids))
+            ids = [check_sandbox_id(child) for child in request.child_ids]
+            if len({request.sandbox_id, *ids}) <= len(ids):
+                raise InvalidInput("the children of a fork need ids of their own")
+            for child in ids:
+                if child in self.boxes:
+                    raise AlreadyExists(f"there is a sandbox {child} already")
+            box = self._changing(request.sandbox_id, request.call, "running", "paused")
+            if box.facts.state == "running":
+                box.facts.generation += 1
+                box.facts.revision += 2
+            children = [self._forked(box, child, request.expiry) for child in ids]
+            if all(child.error for child in children):
+                raise NoCapacity(children[0].error.message)
+            return self._answered(
+                request,
+                pb.ForkSandboxResponse(
+                    sandbox=copy(box.facts),
+                    phases=phases("freeze", "write", "resume", "keep", "children"),
+                    children=children,
+                ),
+            )
+        raise AssertionError
+
+    def _forked(self, source: Box, child: str, expiry: pb.Expiry | None) -> pb.ForkedChild:
+        of = source.facts
+        try:
+            self._reserve(of.mem_mib)
+        except NoCapacity as error:
+            return pb.ForkedChild(sandbox_id=child, error=pb.ErrorDetail(**error.to_wire()))
+        facts = self._facts(child, of.template, of.vcpus, of.mem_mib, expiry or of.expiry)
+        facts.source, facts.generation = of.id, 1
+        guest = Guest(dict(source.guest.env))
+        guest.files.content = dict(source.guest.files.content)
+        self.boxes[child] = Box(facts=facts, guest=guest, disk_mib=source.disk_mib)
+        return pb.ForkedChild(
+            sandbox_id=child,
+            sandbox=copy(facts),
+            phases=phases("disk", "vmm_load", "guest"),
+            unique=["id", "access token"],
+            shared=["what programs keep in memory"],
+        )
 
     async def pause_sandbox(
         self, request: pb.PauseSandboxRequest, ctx: Any

@@ -24,7 +24,8 @@ from wrennd.core.sandboxes import Exit, Output
 from wrennd.core.states import State
 from wrennd.core.timings import Timings
 from wrennd.host import making, record
-from wrennd.host.lifecycle import CAPTURE, PARTING, Lifecycle
+from wrennd.host.checkpoint import GOING_ON, PASSING, STOPPED, WRITING
+from wrennd.host.lifecycle import PARTING, Lifecycle
 from wrennd.host.local import LocalSandboxes
 from wrennd.host.local_snapshots import LocalSnapshots
 from wrennd.host.reclaim import on_this_host, reclaim
@@ -134,7 +135,7 @@ def on_host(sandboxes, sandbox_id):
     return sandbox_id in ids or paths.disk.exists() or paths.disk_before.exists()
 
 
-@pytest.mark.parametrize("name", CAPTURE)
+@pytest.mark.parametrize("name", STOPPED)
 def test_a_pause_that_fails_leaves_it_running(sandboxes, guest, name):
     before = found(sandboxes, guest)
     paths = sandboxes.layout.sandbox(guest)
@@ -147,6 +148,46 @@ def test_a_pause_that_fails_leaves_it_running(sandboxes, guest, name):
         assert after.generation > before.generation
     elif before.generation:
         assert store.open_snapshot(paths.generation(before.generation))
+    assert [path.name for path in paths.data.glob("*.tmp")] == []
+    assert not any(paths.out.iterdir())
+
+
+@pytest.mark.parametrize("name", ["disk", GOING_ON, "committed"])
+def test_a_snapshot_that_fails_leaves_it_running(sandboxes, guest, name):
+    check_snapshot_that_fails(sandboxes, guest, name)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1500)
+def test_a_snapshot_that_fails_at_every_step(sandboxes, guest):
+    for name in PASSING:
+        check_snapshot_that_fails(sandboxes, guest, name)
+
+
+def check_snapshot_that_fails(sandboxes, guest, name):
+    """As of a pause; once the guest goes on it is RUNNING, and its next snapshot is Full unless
+    this one was committed."""
+    before = found(sandboxes, guest)
+    paths = sandboxes.layout.sandbox(guest)
+    states = []
+
+    def step(done):
+        states.append(state(sandboxes, guest))
+        failing_at(name)(done)
+
+    with (
+        pytest.raises(Planned, match=name),
+        lifecycle(sandboxes, guest, step) as sandbox,
+    ):
+        sandbox.snapshot(Timings())
+    stopped = min(len(states), len(WRITING))
+    assert states == [State.SNAPSHOTTING] * stopped + [State.RUNNING] * (len(states) - stopped)
+    after = found(sandboxes, guest)
+    assert (after.state, after.vmm_pid, after.pending) == (State.RUNNING, before.vmm_pid, 0)
+    assert after.generation == before.generation + (name == "committed")
+    was_asked = PASSING.index(name) >= PASSING.index("stopped")
+    assert after.needs_full == (was_asked and name != "committed") or before.needs_full
+    assert run(sandboxes, guest, CHECK) == ""
     assert [path.name for path in paths.data.glob("*.tmp")] == []
     assert not any(paths.out.iterdir())
 
@@ -217,11 +258,17 @@ def killed_at(sandboxes, sandbox_id, what, name):
 
 
 EVERY_KILL = [
-    *(("pause", name) for name in (*CAPTURE, *PARTING[:-1])),
-    *(("snapshot", name) for name in CAPTURE),
+    *(("pause", name) for name in (*STOPPED, *PARTING[:-1])),
+    *(("snapshot", name) for name in PASSING),
     *(("resume", name) for name in making.STEPS),
 ]
-SOME_KILLS = [("pause", "memory"), ("pause", "freed"), ("snapshot", "committed"), ("resume", "vmm")]
+SOME_KILLS = [
+    ("pause", "memory"),
+    ("pause", "freed"),
+    ("snapshot", GOING_ON),
+    ("snapshot", "committed"),
+    ("resume", "vmm"),
+]
 
 
 def check_kill(sandboxes, guest, what, name):

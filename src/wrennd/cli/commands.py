@@ -9,6 +9,7 @@ from wrennd.cli import (
     doctor,
     events,
     exec,
+    fork,
     forward,
     image,
     key,
@@ -48,6 +49,7 @@ app.command("ls", help=ls.HELP)(ls.ls)
 app.command("cp", help=cp.HELP)(cp.cp)
 app.command("pause", help=pause.PAUSE_HELP)(pause.pause)
 app.command("resume", help=pause.RESUME_HELP)(pause.resume)
+app.command("fork", help=fork.HELP)(fork.fork)
 app.command("kill", help=kill.HELP)(kill.kill)
 app.command("logs", help=logs.HELP)(logs.logs)
 app.command("forward", help=forward.HELP)(forward.forward)

@@ -49,6 +49,7 @@ class AsyncClient:
     create = _goes(flows.create)
     pause = _goes(flows.pause)
     resume = _goes(flows.resume)
+    fork = _goes(flows.fork)
     destroy = _goes(flows.destroy)
     snapshot = _goes(flows.snapshot)
     list = _goes(flows.listed)

@@ -17,6 +17,7 @@ from wrennd.client.values import (
     ExecResult,
     Expiry,
     FileEntry,
+    Fork,
     Host,
     Key,
     Operation,
@@ -156,6 +157,29 @@ def resume(
         path=_sandbox(sandbox_id, "resume"),
         body=_without_none(cold=cold, discard=discard, expiry=_expiry(expiry)),
         read=_one(Sandbox),
+    )
+
+
+def fork(
+    sandbox_id: str,
+    count: int = 1,
+    *,
+    expiry: Expiry | None = None,
+    metadata: Mapping[str, str] | None = None,
+    idempotency_key: str = "",
+) -> Call[Fork]:
+    """New sandboxes that go on where this one is; they may still be starting when the answer comes
+    (see `flows.fork`)."""
+    return Call(
+        method="POST",
+        path=_sandbox(sandbox_id, "fork"),
+        body=_without_none(
+            count=count,
+            expiry=_expiry(expiry),
+            metadata=None if metadata is None else dict(metadata),
+        ),
+        headers={"Idempotency-Key": idempotency_key} if idempotency_key else {},
+        read=_one(Fork),
     )
 
 

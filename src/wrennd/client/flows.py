@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from wrennd.client import calls
 from wrennd.client.calls import Call
-from wrennd.client.values import Expiry, Operation, Page, Sandbox, Template, Timings
+from wrennd.client.values import Expiry, Fork, Operation, Page, Sandbox, Template, Timings
 from wrennd.core.errors import DeadlineExceeded, Error, NotFound
 
 T = TypeVar("T")
@@ -76,6 +76,27 @@ def resume(
     """Until it runs."""
     found: Sandbox = yield calls.resume(sandbox_id, cold=cold, discard=discard, expiry=expiry)
     return (yield from _settled(found, "resume", timeout_s, wanted="running"))
+
+
+def fork(
+    sandbox_id: str,
+    count: int = 1,
+    *,
+    expiry: Expiry | None = None,
+    metadata: Mapping[str, str] | None = None,
+    timeout_s: float = PATIENCE_S,
+) -> Flow[Fork]:
+    """New sandboxes that go on where this one is, which goes on, too, or stays paused. Every child
+    has its own end: look at `error` of each. Repeated requests make one fork."""
+    key = uuid.uuid4().hex
+    for pause_s in _pauses(sandbox_id, "being forked", timeout_s):
+        found: Fork = yield calls.fork(
+            sandbox_id, count, expiry=expiry, metadata=metadata, idempotency_key=key
+        )
+        if not any(child.sandbox.is_passing for child in found.children):
+            return found
+        yield Pause(pause_s)
+    raise AssertionError("the pauses end with an error")
 
 
 def destroy(sandbox_id: str, *, timeout_s: float = PATIENCE_S) -> Flow[None]:

@@ -1,18 +1,19 @@
 """Sandboxes of a server as the commands see them: implements `core/sandboxes.py`."""
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from wrennd.client.blocking import Client
-from wrennd.client.values import Sandbox, Template, Timings
+from wrennd.client.values import Child, Sandbox, Template, Timings
 from wrennd.core import timings as measured
 from wrennd.core.errors import Error, HostUnsuitable
 from wrennd.core.ids import SANDBOX_ID, match_sandbox_id
 from wrennd.core.model import Command, SandboxRequest
-from wrennd.core.sandboxes import Listed, ListedTemplate, Running, Shown
+from wrennd.core.sandboxes import Forked, Listed, ListedTemplate, Running, Shown
 from wrennd.core.states import State, require
 from wrennd.transfer import download, upload
 from wrennd.transfer.guest import Found
@@ -111,6 +112,11 @@ class ServerSandboxes:
         found = self.client.resume(self.match(sandbox_id), cold=cold, discard=discard)
         _note(found.timings, timings)
 
+    def fork(self, sandbox_id: str, count: int, timings: measured.Timings) -> tuple[Forked, ...]:
+        found = self.client.fork(self.match(sandbox_id), count)
+        _note(found.source.timings, timings)
+        return tuple(_forked(child) for child in found.children)
+
     def kill(self, sandbox_id: str) -> None:
         self.client.destroy(self.match(sandbox_id))
 
@@ -153,6 +159,20 @@ class ServerSnapshots:
 
     def verify(self, what: str) -> tuple[str, ...]:
         raise _on_its_host(what)
+
+
+def _forked(child: Child) -> Forked:
+    error, timings = None, measured.Timings()
+    if child.error is not None:
+        error = Error.from_wire(dataclasses.asdict(child.error))
+    _note(child.sandbox.timings, timings)
+    return Forked(
+        id=child.sandbox.id,
+        error=error,
+        unique=child.unique,
+        shared=child.shared,
+        timings=timings,
+    )
 
 
 def _on_its_host(what: str) -> HostUnsuitable:

@@ -59,12 +59,41 @@ class Sandbox:
     cause: str = ""
     is_kept: bool = True
     revision: int = 0
+    source: str = ""
     timings: Timings | None = None
 
     @property
     def is_passing(self) -> bool:
         """Whether something is being done to it."""
         return self.state in PASSING
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Why something is not there: the code of an error, its sentence, what to do about it."""
+
+    code: str
+    message: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Child:
+    """One child of a fork. error: why it does not run. unique, shared: what it has of its own, and
+    what it has in common with its source."""
+
+    sandbox: Sandbox
+    error: Failure | None = None
+    unique: tuple[str, ...] = ()
+    shared: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fork:
+    """A fork's source as it is behind it, and its children, each with its own end."""
+
+    source: Sandbox
+    children: tuple[Child, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,6 +32,7 @@ def facts(sandbox: pb.Sandbox) -> dict[str, Any]:
         "error": sandbox.error,
         "cause": sandbox.cause,
         "is_kept": sandbox.is_kept,
+        "source": sandbox.source,
         "expires_ms": sandbox.expires_unix_ms or None,
         "versions": versions(sandbox),
     }

@@ -215,16 +215,18 @@ class Operations:
         except WrongState:
             if plan.before is None or plan.before.host_revision == 0:
                 raise
-            now = (await self._ask(plan.row.id)).sandbox
+            now = await self.ask(plan.row.id)
             if now is None or now.state != plan.before.state:
                 raise
             if now.revision == plan.before.host_revision:
                 raise
             return await plan.call(_with_host_revision(plan.row, now.revision))
 
-    async def _ask(self, sandbox_id: str) -> pb.GetSandboxResponse:
+    async def ask(self, sandbox_id: str) -> pb.Sandbox | None:
+        """What its host says of it now. Errors: the host's."""
         request = pb.GetSandboxRequest(sandbox_id=sandbox_id)
-        return await self.agent.rpc.get_sandbox(request, timeout_ms=ASK_S * 1000)
+        answer = await self.agent.rpc.get_sandbox(request, timeout_ms=ASK_S * 1000)
+        return answer.sandbox
 
     async def _succeeded(
         self, plan: Plan, sandbox: pb.Sandbox | None, total_ms: float, phases: list[dict[str, Any]]
@@ -256,7 +258,7 @@ class Operations:
         if is_unsent and plan.operation == "create":
             return RowState.STOPPED, {}
         try:
-            sandbox = (await self._ask(plan.row.id)).sandbox
+            sandbox = await self.ask(plan.row.id)
         except NotFound:
             is_end = plan.row.state in (RowState.STARTING, RowState.DESTROYING)
             return (RowState.STOPPED if is_end else RowState.MISSING), {"address": ""}

@@ -13,6 +13,7 @@ from wrennd.control.agent_client import AgentClient
 from wrennd.control.auth import Authentication
 from wrennd.control.bus import Bus
 from wrennd.control.creation import Creation
+from wrennd.control.forks import Forks
 from wrennd.control.metrics import Metrics
 from wrennd.control.reconciler import Reconciler
 from wrennd.control.sandboxes import Operations
@@ -33,6 +34,7 @@ class Services:
     authentication: Authentication
     operations: Operations
     creation: Creation
+    forks: Forks
     templates: Templates
     reconciler: Reconciler
     work: Work
@@ -62,6 +64,7 @@ class Services:
             authentication=Authentication(database),
             operations=operations,
             creation=Creation(operations, templates),
+            forks=Forks(operations),
             templates=templates,
             reconciler=reconciler,
             work=work,

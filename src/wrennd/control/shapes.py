@@ -5,10 +5,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from wrennd.control.forks import Child, Forked
 from wrennd.control.sandboxes import Done
 from wrennd.control.states import RowState
 from wrennd.control.store.rows import MAX_EXPIRY_S, EventRow, Expiry, SandboxRow
-from wrennd.core.model import MAX_MEM_MIB, MAX_VCPUS, MIN_MEM_MIB
+from wrennd.core.model import MAX_CHILDREN, MAX_MEM_MIB, MAX_VCPUS, MIN_MEM_MIB
 
 INT32 = (1 << 31) - 1
 SandboxId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]{20}$")]
@@ -61,6 +62,12 @@ class ExtendShape(Asked):
     seconds: Annotated[int, Field(ge=0, le=MAX_EXPIRY_S)] | None = None
 
 
+class ForkShape(Asked):
+    count: Annotated[int, Field(ge=1, le=MAX_CHILDREN)] = 1
+    expiry: ExpiryShape | None = None
+    metadata: Labels = {}
+
+
 class PhaseShape(BaseModel):
     name: str
     ms: float
@@ -93,6 +100,7 @@ class SandboxShape(BaseModel):
     cause: str
     is_kept: bool
     revision: int
+    source: str
     timings: TimingsShape | None = None
 
 
@@ -119,6 +127,7 @@ def sandbox_shape(row: SandboxRow) -> SandboxShape:
         cause=row.cause,
         is_kept=row.is_kept,
         revision=row.revision,
+        source=row.source,
     )
 
 
@@ -135,6 +144,42 @@ def done_shape(done: Done) -> SandboxShape:
 def timings_shape(done: Done) -> TimingsShape:
     return TimingsShape(
         total_ms=done.total_ms, phases=[PhaseShape(**phase) for phase in done.phases]
+    )
+
+
+class ChildShape(BaseModel):
+    """sandbox: also of one that failed, stopped then. unique, shared: what it has of its own, and
+    what it has in common with its source; empty while it is being made."""
+
+    sandbox: SandboxShape
+    error: "ErrorBody | None"
+    unique: list[str]
+    shared: list[str]
+
+
+class ForkedShape(BaseModel):
+    source: SandboxShape
+    children: list[ChildShape]
+
+
+def forked_shape(forked: Forked) -> ForkedShape:
+    return ForkedShape(
+        source=done_shape(forked.done),
+        children=[_child_shape(child) for child in forked.children],
+    )
+
+
+def _child_shape(child: Child) -> ChildShape:
+    sandbox, report = sandbox_shape(child.row), child.report
+    if report is None:
+        return ChildShape(sandbox=sandbox, error=None, unique=[], shared=[])
+    phases = [PhaseShape(**phase) for phase in report["phases"]]
+    sandbox.timings = TimingsShape(total_ms=report["total_ms"], phases=phases)
+    error = None
+    if report["result"] != "ok":
+        error = ErrorBody(code=report["result"], message=report["error"], hint=report["hint"])
+    return ChildShape(
+        sandbox=sandbox, error=error, unique=report["unique"], shared=report["shared"]
     )
 
 

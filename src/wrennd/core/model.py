@@ -14,6 +14,7 @@ MIN_MEM_MIB = 128
 MAX_MEM_MIB = 1 << 20
 MAX_DISK_MIB = 1 << 20
 DEFAULT_VCPUS, DEFAULT_MEM_MIB = 1, 512
+MAX_CHILDREN = 20  # of one fork
 MAX_TERMINAL = 0xFFFF  # struct winsize
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -118,6 +119,16 @@ class Command:
         for text in (*self.argv, self.cwd, self.user):
             _check_text(text)
         check_environment(self.env)
+
+
+def check_children(count: int) -> int:
+    """Errors: InvalidInput."""
+    if not 1 <= count <= MAX_CHILDREN:
+        raise InvalidInput(
+            f"a fork can't have {count} children",
+            hint=f"choose between 1 and {MAX_CHILDREN}; fork again for more",
+        )
+    return count
 
 
 def check_environment(env: Mapping[str, str]) -> None:

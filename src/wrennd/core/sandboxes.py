@@ -6,10 +6,11 @@ the difference.
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
+from wrennd.core.errors import Error
 from wrennd.core.model import Command, SandboxRequest, TerminalSize
 from wrennd.core.states import State
 from wrennd.core.timings import Timings
@@ -92,6 +93,21 @@ class Listed:
     error: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Forked:
+    """What became of one child of a fork.
+
+    error: why there is none. unique: what it has of its own, a word or two each; shared: what it
+    has in common with its source, a clause each.
+    """
+
+    id: str
+    error: Error | None = None
+    unique: tuple[str, ...] = ()
+    shared: tuple[str, ...] = ()
+    timings: Timings = field(default_factory=Timings)
+
+
 class Sandboxes(Protocol):
     """A place where sandboxes are made.
 
@@ -130,6 +146,13 @@ class Sandboxes(Protocol):
 
         cold: boot it from its disk instead. discard: also one in error, whose work since its last
         snapshot is lost. Errors: WrongState, SnapshotBroken, SnapshotIncompatible, NoCapacity.
+        """
+
+    def fork(self, sandbox_id: str, count: int, timings: Timings) -> tuple[Forked, ...]:
+        """New sandboxes that go on where this one is, which goes on, too, or stays paused.
+
+        Each has its own end. Errors: InvalidInput for a count that is not 1 to MAX_CHILDREN;
+        WrongState, and as of `pause`, when there are none at all.
         """
 
     def kill(self, sandbox_id: str) -> None:

@@ -27,10 +27,13 @@ def _mib_of(name: str, meminfo: str) -> int:
     return int(found[1]) // 1024
 
 
-def check_memory(mem_mib: int, meminfo: str | None = None) -> None:
-    """Errors: NoCapacity when the host has less available than the sandbox may come to use."""
+def check_memory(mem_mib: int, meminfo: str | None = None, *, coming_mib: int = 0) -> None:
+    """coming_mib: what others that are being made have not taken yet.
+
+    Errors: NoCapacity when the host has less available than the sandbox may come to use.
+    """
     text = Path("/proc/meminfo").read_text() if meminfo is None else meminfo
-    there = available_mib(text)
+    there = available_mib(text) - coming_mib
     if mem_mib + VMM_OVERHEAD_MIB > there:
         raise NoCapacity(
             f"a sandbox of {mem_mib} MiB does not fit: this host has {there} MiB available",

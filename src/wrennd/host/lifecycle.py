@@ -9,50 +9,36 @@ and sockets go, then the previous generation; a pause that dies on the way is fi
 A resume changes nothing of the generation that it starts from: whatever fails, what was made for
 the new VM is unmade, and the sandbox is what it was before.
 
-A snapshot of a sandbox that goes on is a pause that is left before the end: the generation becomes
-its own newest one before it runs again, since its VM counts changes from there on.
+How a generation is made of a running guest, of one that goes on too, is in `host/checkpoint.py`.
 """
 
-import errno
-import json
 import logging
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from wrennd.core.errors import (
-    Error,
-    GuestFailed,
-    NoCapacity,
-    SnapshotIncompatible,
-    VmmRefused,
-    WrongState,
-)
+from wrennd.core.errors import Error, SnapshotIncompatible, WrongState
 from wrennd.core.states import State, require
 from wrennd.core.timings import Timings
-from wrennd.host import disk_watch, pagers, recovery, vmm_facts
+from wrennd.host import recovery
+from wrennd.host.checkpoint import Checkpoints, next_number
 from wrennd.host.machine import Machine
 from wrennd.host.making import Ground, Step, no_step
 from wrennd.host.record import Journal, Record
-from wrennd.linux import files
 from wrennd.network.slot import Network
-from wrennd.snapshot import chain, collapse, store
+from wrennd.snapshot import collapse
 from wrennd.snapshot.manifest import Facts
 from wrennd.snapshot.reader import DISK, Snapshot, open_snapshot
 from wrennd.snapshot.validity import Here, compatible
 from wrennd.storage import drivers, overlay
 from wrennd.storage.images import Kernel
 from wrennd.storage.layout import Layout
-from wrennd.vmm.vm import SnapshotKind
 
 log = logging.getLogger(__name__)
-FREEZE_S = 10.0
 
-# The names of the steps, in their order: what a test can fail at. Those of CAPTURE come in a pause
-# and in a snapshot, those of PARTING in a pause only.
-CAPTURE = ("begun", "frozen", "stopped", "written", "state", "memory", "disk", "token", "committed")
+# The names of the steps that follow a checkpoint in a pause, in their order: what a test can fail
+# at.
 PARTING = ("freed", "paused", "dropped", "collapsed")
 
 
@@ -80,7 +66,7 @@ class Lifecycle:
 
     def pause(self, timings: Timings) -> None:
         """Errors: WrongState, GuestFailed, NoCapacity, VmmFailed: the sandbox goes on."""
-        with self._captured(State.PAUSING, timings):
+        with self._checkpoints.stopped(timings):
             pass
         with timings.phase("end"):
             recovery.finish_pause(self._layout, self._network, self._journal, self._step)
@@ -89,13 +75,13 @@ class Lifecycle:
 
     def snapshot(self, timings: Timings) -> Snapshot:
         """The sandbox goes on from its new generation, which is returned. Errors: as of `pause`."""
-        with self._captured(State.SNAPSHOTTING, timings) as (machine, snapshot):
-            with timings.phase("resume"):
-                machine.vm.resume()
-                machine.envd.unfreeze()
-            self._journal.update(state=State.RUNNING, pending=0)
-        recovery.drop_others(self._journal)
-        return snapshot
+        return self._checkpoints.passing(timings)
+
+    @property
+    def _checkpoints(self) -> Checkpoints:
+        return Checkpoints(
+            layout=self._layout, network=self._network, journal=self._journal, step=self._step
+        )
 
     def resume(
         self,
@@ -171,90 +157,6 @@ class Lifecycle:
             )
         return open_snapshot(self._journal.paths.generation(found.generation))
 
-    @contextmanager
-    def _captured(self, state: State, timings: Timings) -> Iterator[tuple[Machine, Snapshot]]:
-        """The guest stands still in this block, its new generation is committed.
-
-        Phases: freeze, stop, write, keep.
-        """
-        journal = self._journal
-        require(journal.record.id, journal.record.state, State.RUNNING, reason=journal.record.error)
-        # All of its memory at worst; what that is indeed, only the VMM knows.
-        disk_watch.check_volume(self._layout, journal.record.mem_mib << 20)
-        machine = Machine.adopt(self._layout, journal.record)
-        with ExitStack() as held:
-            held.callback(machine.close)
-            needs_full = journal.record.needs_full
-            # Until the commit: from the VMM's answer on only it knows what has changed since the
-            # last generation.
-            journal.update(state=state, pending=next_number(journal), needs_full=True)
-            with ExitStack() as undo:
-                undo.callback(recovery.let_go_on, self._layout, self._network, journal, machine)
-                self._step("begun")
-                with ExitStack() as unasked:
-                    unasked.callback(journal.update, needs_full=needs_full)
-                    self._stop(machine, timings)
-                    unasked.pop_all()
-                snapshot = self._commit(machine, timings, needs_full=needs_full)
-                self._step("committed")
-                undo.pop_all()
-            yield machine, snapshot
-
-    def _stop(self, machine: Machine, timings: Timings) -> None:
-        with timings.phase("freeze"):
-            if not machine.envd.freeze(FREEZE_S):
-                raise GuestFailed(
-                    f"the guest did not come to rest within {FREEZE_S:g} s",
-                    hint="a process may hang in a system call, or the disk be busy; try again",
-                )
-        self._step("frozen")
-        with timings.phase("stop"):
-            machine.vm.pause()
-        self._step("stopped")
-
-    def _commit(self, machine: Machine, timings: Timings, *, needs_full: bool) -> Snapshot:
-        """What the guest is at this moment, as its next generation."""
-        journal, paths = self._journal, self._journal.paths
-        found = journal.record
-        # Where holes are not exact, pages that a Diff leaves out would look like zeroed ones.
-        is_diff = not needs_full and files.has_exact_holes(paths.out)
-        parent = open_snapshot(paths.generation(found.parent)) if is_diff and found.parent else None
-        # Only pauses collapse: snapshots of a guest that goes on may fill the header.
-        if parent is not None and not chain.has_room(parent.header):
-            is_diff, parent = False, None
-        with timings.phase("write"):
-            kind = SnapshotKind.DIFF if is_diff else SnapshotKind.FULL
-            with _full_disk_named(paths.out):
-                written = machine.vm.snapshot(kind, paths.out)
-        self._step("written")
-        with timings.phase("keep"), store.draft(paths.generation(found.pending)) as made:
-            made.take_state(written.state)
-            self._step("state")
-            made.take_memory(written.memory, parent=parent, mem_mib=found.mem_mib)
-            self._step("memory")
-            drivers.of(self._layout, paths.disk, found.overlay).snapshot(paths.disk, made.disk)
-            self._step("disk")
-            made.write_token(paths.token.read_text())
-            self._keep_working_set(made)
-            self._step("token")
-            snapshot = made.commit(facts_of(found))
-        recovery.commit(journal)
-        return snapshot
-
-    def _keep_working_set(self, made: store.Draft) -> None:
-        """What the guest touched since it was resumed, for the pager of the next time."""
-        found = self._journal.record
-        if found.pager_pid is None or found.pager_start_time is None:
-            return
-        try:
-            pager = pagers.adopt(found.pager_pid, found.pager_start_time, self._journal.paths.run)
-        except ProcessLookupError as error:
-            log.warning("the pager is lost", extra={"sandbox": found.id, "why": str(error)})
-            return
-        with ExitStack() as held:
-            held.callback(pager.detach)
-            made.write_touched(pager.touched())
-
     def _collapse(self) -> None:
         """Merge a chain that became too long. When that fails it is as good as before."""
         journal = self._journal
@@ -273,48 +175,6 @@ class Lifecycle:
         journal.update(generation=number)
         recovery.drop_others(journal)
         self._step("collapsed")
-
-
-@contextmanager
-def _full_disk_named(directory: Path) -> Iterator[None]:
-    """Firecracker has no code for it: of a full disk its words tell, which are the system's."""
-    try:
-        yield
-    except VmmRefused as error:
-        if os.strerror(errno.ENOSPC) not in str(error):
-            raise
-        raise NoCapacity(
-            f"the filesystem of {directory} is full: the guest's memory could not be written",
-            hint="free some space: wrenn snapshot ls and wrenn ls --all say what there is",
-        ) from error
-
-
-def next_number(journal: Journal) -> int:
-    return max([journal.record.generation, *store.generations(journal.paths.data)]) + 1
-
-
-def facts_of(found: Record, name: str = "") -> Facts:
-    """What a snapshot's manifest says of a sandbox; `taken_over` reads it back."""
-    extra = {
-        "resolvers": ",".join(found.resolvers),
-        "env": json.dumps(dict(found.env)),
-        "image_digest": found.image_digest,
-        "kernel_digest": found.kernel_digest,
-    }
-    return Facts(
-        vmm=vmm_facts.decode(dict(found.vmm_facts)),
-        tier=found.tier,
-        cpu_model=vmm_facts.cpu_model(),
-        host_kernel=os.uname().release,
-        guest_kernel=found.guest_kernel,
-        template=found.template,
-        sandbox=found.id,
-        overlay=found.overlay,
-        vcpus=found.vcpus,
-        mem_mib=found.mem_mib,
-        name=name,
-        extra=extra,
-    )
 
 
 def check_fits(facts: Facts, here: Here, what: str) -> None:

@@ -4,18 +4,18 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 from wrennd.core.config import Config
 from wrennd.core.deadline import Deadline
 from wrennd.core.errors import HostUnsuitable, InvalidInput, NotFound, WrongState
-from wrennd.core.ids import match_sandbox_id
-from wrennd.core.model import SandboxRequest, SandboxSpec
-from wrennd.core.sandboxes import Listed
+from wrennd.core.ids import match_sandbox_id, new_sandbox_id
+from wrennd.core.model import SandboxRequest, SandboxSpec, check_children
+from wrennd.core.sandboxes import Forked, Listed
 from wrennd.core.states import State, require
 from wrennd.core.timings import Timings
-from wrennd.host import capacity, choice, disk_watch, record, recovery, templates
+from wrennd.host import capacity, choice, disk_watch, forks, record, recovery, templates
 from wrennd.host.lifecycle import Lifecycle, check_fits
 from wrennd.host.local_sandbox import LocalSandbox
 from wrennd.host.machine import Machine, Parts, new_record
@@ -223,6 +223,40 @@ class LocalSandboxes:
             lifecycle.restart(self._to_boot, timings)
         else:
             lifecycle.resume(self._ground_of, timings, discard=discard)
+
+    def fork(self, sandbox_id: str, count: int, timings: Timings) -> tuple[Forked, ...]:
+        coming_mib = 0
+
+        def admit(wanted: forks.Wanted) -> None:
+            nonlocal coming_mib
+            mem_mib = journal.record.mem_mib
+            capacity.check_memory(mem_mib, coming_mib=coming_mib)
+            coming_mib += mem_mib + capacity.VMM_OVERHEAD_MIB
+            self._note(wanted.id)
+
+        wanted = [forks.Wanted(id=new_sandbox_id()) for _ in range(check_children(count))]
+        with contextlib.ExitStack() as held:
+            with self.operation(sandbox_id) as journal:
+                fork = self.fork_held(held, journal, wanted, admit, timings)
+            with timings.phase("children"):
+                return forks.finish(fork)
+
+    def fork_held(
+        self,
+        held: contextlib.ExitStack,
+        journal: Journal,
+        wanted: Sequence[forks.Wanted],
+        admit: Callable[[forks.Wanted], None],
+        timings: Timings,
+    ) -> forks.Fork:
+        """The beginning of a fork, as of `forks.Source`, of one whose lock the caller holds."""
+        source = forks.Source(
+            lifecycle=Lifecycle(self.layout, self.network, journal),
+            journal=journal,
+            admit=admit,
+            choose=self._ground_of,
+        )
+        return source.begin(held, wanted, timings)
 
     def _to_boot(self, found: Record) -> tuple[Ground, Kernel]:
         """Errors: NoCapacity, and as of `choice.for_disk`."""

@@ -10,7 +10,8 @@ from wrennd.core.sandboxes import ListedGeneration, ListedTemplate, Shown
 from wrennd.core.states import State
 from wrennd.core.timings import Timings
 from wrennd.host import record, templates
-from wrennd.host.lifecycle import Lifecycle, facts_of
+from wrennd.host.checkpoint import facts_of
+from wrennd.host.lifecycle import Lifecycle
 from wrennd.host.local import LocalSandboxes, existing, require_root
 from wrennd.host.record import Journal
 from wrennd.snapshot.description import describe

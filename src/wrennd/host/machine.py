@@ -9,7 +9,7 @@ Nothing on these stacks may be a suspended generator: see `Machine.detach`.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -80,8 +80,11 @@ class Machine:
         envd: EnvdClient,
         held: ExitStack,
         pager: Pager | None = None,
+        troubles: Sequence[str] = (),
     ) -> None:
+        """troubles: what its guest could not change about itself, or its hooks could not."""
         self.journal = journal
+        self.troubles = tuple(troubles)
         self.vm = vm
         self.envd = envd
         self._held = held
@@ -167,7 +170,22 @@ class Machine:
             with timings.phase("share"):
                 snapshot = share(journal.paths.generation(1))
                 journal.update(generation=1)
-            return cls._restored(Making(held, journal, ground, timings), snapshot, env=env)
+            return cls.wake(held, journal, snapshot, ground, timings, env=env)
+
+    @classmethod
+    def wake(
+        cls,
+        held: ExitStack,
+        journal: Journal,
+        snapshot: Snapshot,
+        ground: Ground,
+        timings: Timings,
+        *,
+        env: Mapping[str, str] | None = None,
+    ) -> Self:
+        """As `spawn`, of one whose directory is there with the snapshot in it; `held` unmakes it,
+        and the rest of it when this fails."""
+        return cls._restored(Making(held, journal, ground, timings), snapshot, env=env)
 
     @classmethod
     def _restored(
@@ -193,7 +211,7 @@ class Machine:
         log.info(
             "sandbox restored", extra={"sandbox": journal.record.id, **making.timings.phases_ms}
         )
-        return cls(journal, restored, envd, making.held.pop_all(), pager)
+        return cls(journal, restored, envd, making.held.pop_all(), pager, making.troubles)
 
     @classmethod
     def _booted(cls, making: Making, kernel: Kernel) -> Self:

@@ -101,6 +101,7 @@ class Making:
             "vmm_facts": asdict(self.ground.vmm),
             "resolvers": tuple(str(address) for address in self.ground.dns),
         }
+        self.troubles: list[str] = []
 
     def run_dir(self) -> None:
         record.make_run_dir(self.ground.layout, self.journal.paths)
@@ -183,12 +184,14 @@ class Making:
                 )
             for warning in told.warnings:
                 log.warning("the guest is not wholly itself", extra={"what": warning})
+                self.troubles.append(warning)
             self.step("agent")
             with self.timings.phase("thaw"):
                 hooks = envd.unfreeze()
             for hook in hooks:
                 if not hook.is_ok:
                     log.warning("a hook failed", extra={"hook": hook.name, "how": hook.status})
+                    self.troubles.append(f"the hook {hook.name} failed: {hook.status}")
         self.step("thawed")
         return restored, envd, pager
 

@@ -63,6 +63,7 @@ class Record:
     generation: the newest snapshot that is whole; parent: the one that the VM's memory goes on
     from; pending: the one that is being made; 0: none. needs_full: what changed in memory since
     then is not known, so that the next snapshot has to hold all of it.
+    source: the sandbox that it was forked from, else "".
     error: why it is in the state ERROR, one clause; in RESUMING, that it was in it.
     revision: grows with each change of its state; 0 of one that was made before there were any.
     cause: who asked for the last change: "" a user, else `expiry`, or `reclaim` for who finished
@@ -84,6 +85,7 @@ class Record:
     dns: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     created: str = ""
+    source: str = ""
     vmm_facts: Mapping[str, Any] = field(default_factory=dict)
     guest_kernel: str = ""
     resolvers: tuple[str, ...] = ()

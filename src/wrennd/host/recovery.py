@@ -62,7 +62,10 @@ def settle(layout: Layout, network: Network, journal: Journal, *, is_on_host: bo
 
 
 def _check_runs(layout: Layout, network: Network, journal: Journal) -> bool:
-    """Of one that is said to run: if it does not, it is in error. True when that is so."""
+    """Of one that is said to run: if it does not, it is in error. True when anything was done."""
+    was_kept = journal.record.pending > 0
+    if was_kept:
+        _end_checkpoint(journal)
     if not journal.record.is_vmm_alive:
         fail(layout, network, journal, _how_it_ended(journal))
     elif journal.record.is_pager_lost:
@@ -70,8 +73,17 @@ def _check_runs(layout: Layout, network: Network, journal: Journal) -> bool:
     elif why := disk_watch.trouble_of(layout, journal.paths.disk):
         fail(layout, network, journal, why)
     else:
-        return False
+        return was_kept
     return True
+
+
+def _end_checkpoint(journal: Journal) -> None:
+    """Of one that went on while it was kept: its generation is there, or what there is of it goes,
+    and its next one will be Full."""
+    if exists(journal.paths.generation(journal.record.pending)):
+        commit(journal)
+    journal.update(pending=0)
+    drop_others(journal)
 
 
 def _finish_or_undo(layout: Layout, network: Network, journal: Journal) -> None:
@@ -135,10 +147,22 @@ def let_go_on(layout: Layout, network: Network, journal: Journal, machine: Machi
     journal.update(state=State.RUNNING, pending=0)
 
 
+def go_on(machine: Machine) -> None:
+    """Let a guest run that stood still. Errors: VmmFailed, GuestFailed, DeadlineExceeded."""
+    machine.vm.resume()
+    _wake(machine)
+
+
+def _wake(machine: Machine) -> None:
+    """Its clock stood still with it; users' processes see it only when it is right again."""
+    machine.envd.set_clock()
+    machine.envd.unfreeze()
+
+
 def _thaw(machine: Machine) -> None:
     """Errors: VmmFailed."""
     try:
-        machine.envd.unfreeze()
+        _wake(machine)
     except (GuestFailed, DeadlineExceeded) as error:
         log.warning("the guest's agent could not thaw it", extra={"why": str(error)})
 

@@ -100,7 +100,7 @@ class DmDriver:
             cow.write_new(made, header)
             return self._attach(disk, made)
 
-    def snapshot(self, disk: Path, target: Path) -> Path:
+    def snapshot(self, disk: Path, target: Path, *, is_synced: bool = True) -> Path:
         with opened_disk(disk) as source, broken_as(SnapshotBroken, disk), self._at_rest(disk):
             header = cow.read_header(source)
             cow.check_valid(source)
@@ -109,7 +109,7 @@ class DmDriver:
                 new_file(target) as made,
             ):
                 files.clone_or_copy(source, made)
-                finish_kept(made)
+                finish_kept(made, is_synced=is_synced)
         return target
 
     def flatten(self, disk: Path, target: Path) -> Path:

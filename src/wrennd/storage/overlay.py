@@ -61,8 +61,11 @@ class Driver(Protocol):
         FileExistsError when there is a disk already.
         """
 
-    def snapshot(self, disk: Path, target: Path) -> Path:
+    def snapshot(self, disk: Path, target: Path, *, is_synced: bool = True) -> Path:
         """Keep the disk as it is now as the new file `target`: whole, read-only, and written out.
+
+        is_synced: false leaves the last to the caller, who then may learn only from its fsync that
+        the filesystem is full.
 
         Beside it a hard link to its base may appear (`cow.BASE_PREFIX`). Nothing may write to the
         disk meanwhile: its VM is paused. The caller owns the target's directory, and syncs it.
@@ -114,14 +117,14 @@ class FileDriver:
             length = length_of(disk_mib, os.fstat(source).st_size)
             return self._make(lambda target: self._fill(source, target), disk, uid, length)
 
-    def snapshot(self, disk: Path, target: Path) -> Path:
-        return self.flatten(disk, target)
-
-    def flatten(self, disk: Path, target: Path) -> Path:
+    def snapshot(self, disk: Path, target: Path, *, is_synced: bool = True) -> Path:
         with opened_disk(disk) as source, new_file(target) as made:
             self._fill_from(source, disk.parent, made)
-            finish_kept(made)
+            finish_kept(made, is_synced=is_synced)
         return target
+
+    def flatten(self, disk: Path, target: Path) -> Path:
+        return self.snapshot(disk, target)
 
     def clone(self, kept: Path, disk: Path, *, uid: int, disk_mib: int = 0) -> Given:
         with opened_kept(kept) as source:
@@ -281,10 +284,11 @@ def full_is_no_capacity(directory: Path) -> Iterator[None]:
         ) from error
 
 
-def finish_kept(target: int) -> None:
-    """Where blocks are allocated late, a full disk shows here only. Errors: OSError."""
+def finish_kept(target: int, *, is_synced: bool = True) -> None:
+    """Where blocks are allocated late, a full disk shows in the sync only. Errors: OSError."""
     os.fchmod(target, 0o444)
-    os.fsync(target)
+    if is_synced:
+        os.fsync(target)
 
 
 @contextmanager

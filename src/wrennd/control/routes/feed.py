@@ -19,6 +19,7 @@ KEEPALIVE_S = 15.0
 # Our operations by the names that the older API's clients know.
 KINDS = {
     "create": "capsule.create",
+    "forked": "capsule.create",
     "pause": "capsule.pause",
     "resume": "capsule.resume",
     "destroy": "capsule.destroy",

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
+from wrennd.control import forks
 from wrennd.control.creation import Wanted
 from wrennd.control.routes.parameters import (
     ACTS,
@@ -23,6 +24,8 @@ from wrennd.control.shapes import (
     EventListShape,
     ExpiryShape,
     ExtendShape,
+    ForkedShape,
+    ForkShape,
     OperationListShape,
     OperationShape,
     ResumeShape,
@@ -30,6 +33,7 @@ from wrennd.control.shapes import (
     SandboxShape,
     done_shape,
     event_shape,
+    forked_shape,
     sandbox_shape,
 )
 from wrennd.control.states import RowState
@@ -39,7 +43,7 @@ from wrennd.control.store.rows import EventRow, Expiry
 MAX_PAGE = 1000
 LABEL = "metadata."
 STATES = "^(({0})(,({0}))*)?$".format("|".join(RowState))
-OPERATIONS = ("create", "pause", "resume", "destroy", "snapshot")
+OPERATIONS = ("create", "pause", "resume", "destroy", "snapshot", forks.OPERATION, forks.OF_CHILD)
 
 router = APIRouter(prefix="/v1/sandboxes", tags=["sandboxes"])
 GOES_ON: dict[int | str, dict[str, Any]] = {202: {"model": SandboxShape, "description": "Goes on"}}
@@ -151,6 +155,30 @@ async def resume(
     )
     response.status_code = 200 if done.is_done else 202
     return done_shape(done)
+
+
+@router.post("/{sandbox_id}/fork", status_code=201, responses=ACTS | {202: {"model": ForkedShape}})
+async def fork(
+    sandbox_id: SandboxId,
+    caller: CallerOf,
+    services: ServicesOf,
+    response: Response,
+    body: ForkShape | None = None,
+    key: IdempotencyKey = "",
+) -> ForkedShape:
+    """New sandboxes that go on where this one is; it goes on, too, or stays paused.
+
+    Each child has its own end. 202: some are on their way.
+    """
+    body = body or ForkShape()
+    wanted = forks.Wanted(
+        count=body.count,
+        expiry=body.expiry.to_value() if body.expiry else None,
+        labels=body.metadata,
+    )
+    forked = await services.forks.fork(caller.project, sandbox_id, wanted, key)
+    response.status_code = 201 if forked.is_done else 202
+    return forked_shape(forked)
 
 
 @router.post("/{sandbox_id}/extend", responses=ACTS)

@@ -14,9 +14,10 @@ from wrennd.core.errors import InvalidInput, Unavailable
 SCRIPTS = Path(__file__).with_name("migrations")
 
 
-def migrate(url: str) -> None:
+def migrate(url: str, to: str = "head") -> None:
     """Create the database's file if it is SQLite and missing, and run what is not yet run.
 
+    to: the revision, by default the newest.
     Errors: OSError for a file that can't be made; InvalidInput, also for a database of a newer
     version; Unavailable.
     """
@@ -31,7 +32,7 @@ def migrate(url: str) -> None:
     try:
         with engine.begin() as connection:
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            command.upgrade(config, to)
     except CommandError as error:
         raise InvalidInput(
             f"this database is not of this version: {error}",

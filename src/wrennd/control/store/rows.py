@@ -35,7 +35,10 @@ class Expiry:
 
 @dataclass(frozen=True, kw_only=True)
 class SandboxRow:
-    """A sandbox as the server knows it; `store/schema.py` has the columns."""
+    """A sandbox as the server knows it; `store/schema.py` has the columns.
+
+    source: the sandbox that it was forked from, else "".
+    """
 
     id: str
     project: str
@@ -62,6 +65,7 @@ class SandboxRow:
     started_ms: int | None
     active_ms: int | None
     expires_ms: int | None
+    source: str = ""
 
     @classmethod
     def of(cls, columns: Any) -> Self:

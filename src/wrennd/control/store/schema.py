@@ -111,6 +111,7 @@ sandboxes = Table(
     Column("started_ms", BigInteger),
     Column("active_ms", BigInteger),
     Column("expires_ms", BigInteger),
+    Column("source", String(20), nullable=False, server_default=""),
     Index("ix_sandboxes_project_created_ms_id", "project", "created_ms", "id"),
     Index("ix_sandboxes_host_state", "host", "state"),
 )

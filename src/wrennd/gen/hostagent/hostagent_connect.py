@@ -19,7 +19,7 @@ from connectrpc.server import ConnectASGIApplication, ConnectWSGIApplication, DE
 from protobuf import DescService
 
 from . import hostagent_pb
-from .hostagent_pb import AttachPtyRequest, AttachPtyResponse, CloseInputRequest, CloseInputResponse, ConnectProcessRequest, ConnectProcessResponse, CreateSandboxRequest, CreateSandboxResponse, CreateSnapshotRequest, CreateSnapshotResponse, DeleteSnapshotRequest, DeleteSnapshotResponse, DestroySandboxRequest, DestroySandboxResponse, ExecRequest, ExecResponse, ExecStreamRequest, ExecStreamResponse, GetHostRequest, GetHostResponse, GetSandboxMetricsRequest, GetSandboxMetricsResponse, GetSandboxRequest, GetSandboxResponse, GetSpaceRequest, GetSpaceResponse, KillProcessRequest, KillProcessResponse, ListDirectoryRequest, ListDirectoryResponse, ListProcessesRequest, ListProcessesResponse, ListSandboxesRequest, ListSandboxesResponse, ListTemplatesRequest, ListTemplatesResponse, MakeDirectoryRequest, MakeDirectoryResponse, PauseSandboxRequest, PauseSandboxResponse, PingSandboxRequest, PingSandboxResponse, PruneRequest, PruneResponse, ReadConsoleRequest, ReadConsoleResponse, ReadFileRequest, ReadFileResponse, RemovePathRequest, RemovePathResponse, ResizePtyRequest, ResizePtyResponse, ResumeSandboxRequest, ResumeSandboxResponse, SendInputRequest, SendInputResponse, SetExpiryRequest, SetExpiryResponse, StartBackgroundRequest, StartBackgroundResponse, StatPathRequest, StatPathResponse, WriteFileRequest, WriteFileResponse
+from .hostagent_pb import AttachPtyRequest, AttachPtyResponse, CloseInputRequest, CloseInputResponse, ConnectProcessRequest, ConnectProcessResponse, CreateSandboxRequest, CreateSandboxResponse, CreateSnapshotRequest, CreateSnapshotResponse, DeleteSnapshotRequest, DeleteSnapshotResponse, DestroySandboxRequest, DestroySandboxResponse, ExecRequest, ExecResponse, ExecStreamRequest, ExecStreamResponse, ForkSandboxRequest, ForkSandboxResponse, GetHostRequest, GetHostResponse, GetSandboxMetricsRequest, GetSandboxMetricsResponse, GetSandboxRequest, GetSandboxResponse, GetSpaceRequest, GetSpaceResponse, KillProcessRequest, KillProcessResponse, ListDirectoryRequest, ListDirectoryResponse, ListProcessesRequest, ListProcessesResponse, ListSandboxesRequest, ListSandboxesResponse, ListTemplatesRequest, ListTemplatesResponse, MakeDirectoryRequest, MakeDirectoryResponse, PauseSandboxRequest, PauseSandboxResponse, PingSandboxRequest, PingSandboxResponse, PruneRequest, PruneResponse, ReadConsoleRequest, ReadConsoleResponse, ReadFileRequest, ReadFileResponse, RemovePathRequest, RemovePathResponse, ResizePtyRequest, ResizePtyResponse, ResumeSandboxRequest, ResumeSandboxResponse, SendInputRequest, SendInputResponse, SetExpiryRequest, SetExpiryResponse, StartBackgroundRequest, StartBackgroundResponse, StatPathRequest, StatPathResponse, WriteFileRequest, WriteFileResponse
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
@@ -46,6 +46,12 @@ class HostAgentService(Protocol):
     async def create_sandbox(self, request: CreateSandboxRequest, ctx: RequestContext[CreateSandboxRequest, CreateSandboxResponse], /) -> CreateSandboxResponse:
         """
         Answered when the guest's agent is ready. Operations run to their end when the caller leaves.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def fork_sandbox(self, request: ForkSandboxRequest, ctx: RequestContext[ForkSandboxRequest, ForkSandboxResponse], /) -> ForkSandboxResponse:
+        """
+        New sandboxes that go on where one is; that one goes on, too. Every child has its own end.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -225,6 +231,17 @@ class HostAgentServiceASGIApplication(ConnectASGIApplication[HostAgentService]):
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.create_sandbox,
+                ),
+                "/hostagent.v1.HostAgentService/ForkSandbox": Endpoint.unary(
+                    method=MethodInfo(
+                        name="ForkSandbox",
+                        service_name="hostagent.v1.HostAgentService",
+                        input=ForkSandboxRequest,
+                        output=ForkSandboxResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.fork_sandbox,
                 ),
                 "/hostagent.v1.HostAgentService/PauseSandbox": Endpoint.unary(
                     method=MethodInfo(
@@ -628,6 +645,29 @@ class HostAgentServiceClient(ConnectClient):
                 service_name="hostagent.v1.HostAgentService",
                 input=CreateSandboxRequest,
                 output=CreateSandboxResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    async def fork_sandbox(
+        self,
+        request: ForkSandboxRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> ForkSandboxResponse:
+        """
+        New sandboxes that go on where one is; that one goes on, too. Every child has its own end.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="ForkSandbox",
+                service_name="hostagent.v1.HostAgentService",
+                input=ForkSandboxRequest,
+                output=ForkSandboxResponse,
                 idempotency_level=IdempotencyLevel.UNKNOWN,
                 stream_type=StreamType.UNARY,
             ),
@@ -1245,6 +1285,12 @@ class HostAgentServiceSync(Protocol):
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
+    def fork_sandbox(self, request: ForkSandboxRequest, ctx: RequestContext[ForkSandboxRequest, ForkSandboxResponse], /) -> ForkSandboxResponse:
+        """
+        New sandboxes that go on where one is; that one goes on, too. Every child has its own end.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
     def pause_sandbox(self, request: PauseSandboxRequest, ctx: RequestContext[PauseSandboxRequest, PauseSandboxResponse], /) -> PauseSandboxResponse:
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -1419,6 +1465,17 @@ class HostAgentServiceWSGIApplication(ConnectWSGIApplication):
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.create_sandbox,
+                ),
+                "/hostagent.v1.HostAgentService/ForkSandbox": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="ForkSandbox",
+                        service_name="hostagent.v1.HostAgentService",
+                        input=ForkSandboxRequest,
+                        output=ForkSandboxResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.fork_sandbox,
                 ),
                 "/hostagent.v1.HostAgentService/PauseSandbox": EndpointSync.unary(
                     method=MethodInfo(
@@ -1822,6 +1879,29 @@ class HostAgentServiceClientSync(ConnectClientSync):
                 service_name="hostagent.v1.HostAgentService",
                 input=CreateSandboxRequest,
                 output=CreateSandboxResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    def fork_sandbox(
+        self,
+        request: ForkSandboxRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> ForkSandboxResponse:
+        """
+        New sandboxes that go on where one is; that one goes on, too. Every child has its own end.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="ForkSandbox",
+                service_name="hostagent.v1.HostAgentService",
+                input=ForkSandboxRequest,
+                output=ForkSandboxResponse,
                 idempotency_level=IdempotencyLevel.UNKNOWN,
                 stream_type=StreamType.UNARY,
             ),

@@ -7,14 +7,16 @@ from datetime import datetime
 from wrennd.core.errors import InvalidInput
 from wrennd.core.expiry import NEVER, Action, After
 from wrennd.core.expiry import Expiry as Wanted
-from wrennd.core.sandboxes import ListedTemplate
+from wrennd.core.sandboxes import Forked, ListedTemplate
 from wrennd.core.space import Pruning, Space
 from wrennd.core.states import State
 from wrennd.core.timings import Timings
 from wrennd.gen.hostagent.hostagent_pb import (
     Capacity,
+    ErrorDetail,
     Expiry,
     FileEntry,
+    ForkedChild,
     GetSandboxMetricsResponse,
     GetSpaceResponse,
     Gone,
@@ -65,6 +67,7 @@ def sandbox(seen: Seen, *, active_ms: int, disk_bytes: int) -> Sandbox:
         vmm_version=str(seen.vmm_facts.get("version", "")),
         cause=seen.cause,
         disk_bytes=disk_bytes,
+        source=seen.source,
     )
 
 
@@ -87,6 +90,19 @@ def to_expiry(asked: Expiry | None) -> Wanted:
     if asked.after not in after or asked.action not in action:
         raise InvalidInput("an expiry is after idle or deadline, and pauses or destroys")
     return Wanted(after=after[asked.after], seconds=asked.seconds, action=action[asked.action])
+
+
+def forked(done: Forked, found: Sandbox | None) -> ForkedChild:
+    """found: the child, where there is one."""
+    error = None if done.error is None else ErrorDetail(**done.error.to_wire())
+    return ForkedChild(
+        sandbox_id=done.id,
+        sandbox=found,
+        error=error,
+        phases=phases(done.timings),
+        unique=list(done.unique),
+        shared=list(done.shared),
+    )
 
 
 def phases(timings: Timings) -> list[Phase]:

@@ -5,7 +5,7 @@ Plain synchronous code over `host/local.py`; every method may be called from any
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -14,11 +14,11 @@ from wrennd.core.expiry import Expiry
 from wrennd.core.ids import check_sandbox_id
 from wrennd.core.log import bind
 from wrennd.core.model import SandboxRequest
-from wrennd.core.sandboxes import ListedTemplate
+from wrennd.core.sandboxes import Forked, ListedTemplate
 from wrennd.core.space import Pruning, Space
 from wrennd.core.states import State, require
 from wrennd.core.timings import Timings
-from wrennd.host import local, pruning, record, space, templates
+from wrennd.host import forks, local, pruning, record, space, templates
 from wrennd.host.agent.activity import Activity, now_ms
 from wrennd.host.agent.admission import Admission, Room, room_for
 from wrennd.host.agent.catalogue import Catalogue, Seen
@@ -97,6 +97,44 @@ class Sandboxes:
 
     def _driver(self) -> str:
         return drivers.choose(self._layout, self._overlay).name
+
+    def fork(
+        self, sandbox_id: str, terms: Terms, wanted: Sequence[forks.Wanted]
+    ) -> tuple[Seen, list[Forked], Timings]:
+        """The source as it is behind its snapshot, for it may be gone when its children are there;
+        and those, in the order in which they are wanted, or why there are none.
+
+        Errors: AlreadyExists, and as of `forks.Source.begin`: there are no children.
+        """
+        timings = Timings()
+        for each in wanted:
+            if self._layout.sandbox(each.id).data.exists():
+                raise _is_taken(each.id)
+        with ExitStack() as held:
+            with self._operation(sandbox_id, terms, timings) as journal:
+                room = self._room_to_fork(journal)
+
+                def admit(child: forks.Wanted) -> None:
+                    held.enter_context(self._admission.reserved(child.id, room))
+
+                fork = self._local.fork_held(held, journal, wanted, admit, timings)
+                source = journal.record
+            with timings.phase("children"):
+                found = {done.id: done for done in forks.finish(fork)}
+            for done in found.values():
+                if done.error is None:
+                    self._activity.touch(done.id)
+        return source, [found[each.id] for each in wanted], timings
+
+    def _room_to_fork(self, journal: Journal) -> Room:
+        """What each child needs. Errors: NoCapacity when the source, which may have to be paused
+        besides, can't be kept."""
+        found, paths = journal.record, journal.paths
+        if found.state is not State.RUNNING:
+            return self._room_again(journal)
+        room = room_for(found.mem_mib, found.vcpus, disk=paths.disk, overlay=self._driver())
+        self._admission.check_disk(found.id, 2 * room.pause_bytes, "a fork")
+        return room
 
     def pause(self, sandbox_id: str, terms: Terms) -> tuple[Seen, Timings]:
         """Errors: as of `LocalSandboxes.pause`: it goes on."""

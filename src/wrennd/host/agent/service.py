@@ -9,11 +9,13 @@ from typing import Any, TypeVar
 
 from connectrpc.request import RequestContext
 
-from wrennd.core.errors import InvalidInput
+from wrennd.core.errors import InvalidInput, NotFound
 from wrennd.core.ids import check_sandbox_id
 from wrennd.core.model import SandboxRequest, TerminalSize
+from wrennd.core.sandboxes import Forked
 from wrennd.gen.hostagent import hostagent_pb as pb
 from wrennd.gen.hostagent.hostagent_connect import HostAgentService
+from wrennd.host import forks
 from wrennd.host.agent import messages
 from wrennd.host.agent.activity import Activity
 from wrennd.host.agent.admission import Admission
@@ -32,6 +34,7 @@ T = TypeVar("T")
 Context = RequestContext[Any, Any]  # each method has a kind of its own; none is looked at
 Asked = (
     pb.CreateSandboxRequest
+    | pb.ForkSandboxRequest
     | pb.PauseSandboxRequest
     | pb.ResumeSandboxRequest
     | pb.DestroySandboxRequest
@@ -115,6 +118,23 @@ class Service(HostAgentService):
             )
 
         return await self._operate("CreateSandbox", Kind.STARTS, request, work)
+
+    async def fork_sandbox(
+        self, request: pb.ForkSandboxRequest, _ctx: Context
+    ) -> pb.ForkSandboxResponse:
+        expiry = messages.to_expiry(request.expiry) if request.expiry is not None else None
+        wanted = forks.wanted(request.sandbox_id, request.child_ids, expiry)
+
+        def work() -> pb.ForkSandboxResponse:
+            done = self._parts.sandboxes.fork(request.sandbox_id, _terms(request), wanted)
+            seen, forked, timings = done
+            return pb.ForkSandboxResponse(
+                sandbox=self._sandbox(seen),
+                phases=messages.phases(timings),
+                children=[self._forked(each) for each in forked],
+            )
+
+        return await self._operate("ForkSandbox", Kind.STARTS, request, work)
 
     async def pause_sandbox(
         self, request: pb.PauseSandboxRequest, _ctx: Context
@@ -431,6 +451,12 @@ class Service(HostAgentService):
 
     def _get(self, sandbox_id: str) -> pb.Sandbox:
         return self._sandbox(self._parts.catalogue.get(check_sandbox_id(sandbox_id)))
+
+    def _forked(self, done: Forked) -> pb.ForkedChild:
+        """A child may be gone again by now."""
+        with contextlib.suppress(NotFound):
+            return messages.forked(done, None if done.error else self._get(done.id))
+        return messages.forked(done, None)
 
     def _sandbox(self, seen: Seen) -> pb.Sandbox:
         disk_bytes = self._parts.measuring.disk_bytes(seen) if isinstance(seen, Record) else 0

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy import bindparam, text
 
 import postgresql
 from wrennd.control import mirror
@@ -69,6 +70,26 @@ def row(sandbox_id="a" * 20, state="running", **more):
 def test_the_migrations_make_the_schema(connection):
     context = MigrationContext.configure(connection)
     assert compare_metadata(context, schema.metadata) == []
+
+
+def test_a_database_of_an_older_version_keeps_its_rows(tmp_path):
+    url = f"sqlite:///{tmp_path / 'old.db'}"
+    migrate(url, "0001")
+    engine = make_engine(url)
+    old = row().to_columns()
+    del old["source"]
+    with engine.begin() as connection:
+        hosts.ensure(connection, "local")
+        keys.ensure_project(connection, "default")
+        names = ", ".join(old)
+        marks = ", ".join(f":{name}" for name in old)
+        types = [bindparam(name, type_=schema.sandboxes.c[name].type) for name in old]
+        insert = text(f"INSERT INTO sandboxes ({names}) VALUES ({marks})")
+        connection.execute(insert.bindparams(*types), old)
+    migrate(url)
+    with engine.begin() as connection:
+        assert sandboxes.get(connection, old["id"]) == row()
+    engine.dispose()
 
 
 def test_a_row_comes_back_as_it_went(connection):
