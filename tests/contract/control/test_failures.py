@@ -153,7 +153,7 @@ DONE = {
     "pause": ("POST", "/pause", None),
     "resume": ("POST", "/resume", None),
     "destroy": ("DELETE", "", None),
-    "snapshot": ("POST", "/v1/snapshots", {"name": "twice"}),
+    "snapshot": ("POST", "/v1/snapshots", None),
     "exec": ("POST", "/exec", {"cmd": "true"}),
     "write": ("PUT", "/files?path=/tmp/x", None),
     "extend": ("POST", "/extend", {"seconds": 60}),
@@ -181,7 +181,7 @@ def ask(server, box, what):
     method, path, body = DONE[what]
     at = path if path.startswith("/v1/") else f"/v1/sandboxes/{box}{path}"
     if what == "snapshot":
-        body = {**body, "sandbox_id": box, "name": f"s-{box[:12]}"}
+        body = {"sandbox_id": box, "name": frozen_name(box)}
     return server.api.request(method, at, json=body)
 
 
@@ -190,6 +190,18 @@ def ask(server, box, what):
 def test_two_of_everything_at_once(server, first, second):
     """One wins, the other is told the state; a destruction wins over all."""
     box = server.create()
+    try:
+        hold_two(server, box, first, second)
+    finally:
+        server.api.delete(f"/v1/snapshots/{frozen_name(box)}")
+        server.api.delete(f"/v1/sandboxes/{box}")
+
+
+def frozen_name(box):
+    return f"s-{box[:12]}"
+
+
+def hold_two(server, box, first, second):
     if first == "resume":
         ask(server, box, "pause")
     with (
