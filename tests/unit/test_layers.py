@@ -20,11 +20,12 @@ ALLOWED = {
     "storage": {"linux", "core"},
     "snapshot": {"linux", "core"},
     "images": {"linux", "core"},
+    "archive": {"linux", "core"},
     "envd": set(),
     "pager": {"snapshot"},
     "transfer": {"linux", "core"},
     "host": {
-        *("vmm", "network", "storage", "snapshot", "images", "pager"),
+        *("vmm", "network", "storage", "snapshot", "images", "pager", "archive"),
         *("transfer", "linux", "gen", "core"),
     },
     "server": {"storage", "linux", "core"},

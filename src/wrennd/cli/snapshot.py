@@ -4,6 +4,7 @@ import dataclasses
 import json
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,6 +13,7 @@ from wrennd.cli import place, run_options, standalone, tables
 from wrennd.cli.image import age_s, format_age
 from wrennd.cli.options import DataDir, Json, SandboxId, configured
 from wrennd.cli.pause import told
+from wrennd.core.errors import InvalidInput
 from wrennd.core.sandboxes import ListedTemplate, Shown
 from wrennd.core.sizes import format_bytes
 from wrennd.core.timings import Timings
@@ -91,6 +93,33 @@ def verify(what: What, as_json: Json = False, data_dir: DataDir = None) -> int:
         if not problems:
             print("everything is as it was written")
     return DAMAGED if problems else 0
+
+
+@app.command("export")
+def export(
+    what: What,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The new file; -: stdout.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Write a snapshot, all of it, into one compressed file for another machine. The guest's memory
+    is in it, with the secrets that it had."""
+    if str(file) == "-" and sys.stdout.isatty():
+        raise InvalidInput("a snapshot is nothing for a terminal", hint="name a file")
+    size = standalone.export_snapshot(configured(data_dir), what, file, overwrite=force)
+    print(f"{what} is in {file}, {format_bytes(size)}", file=sys.stderr)
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What was exported; -: stdin.")],
+    name: Annotated[
+        str, typer.Option("--name", metavar="NAME", help="The template's; default: as exported.")
+    ] = "",
+    data_dir: DataDir = None,
+) -> None:
+    """Make a template of an exported snapshot: wrenn create --template NAME."""
+    print(standalone.import_snapshot(configured(data_dir), file, name))
 
 
 def _print_templates(found: list[ListedTemplate], now: datetime) -> None:

@@ -117,6 +117,20 @@ def remove_image(config: Config, name: str, report: Report) -> None:
     remove_image(config, name, report)
 
 
+def export_snapshot(config: Config, what: str, file: Path, *, overwrite: bool) -> int:
+    """How many bytes the file has; `-`: stdout."""
+    from wrennd.host.administer import export_snapshot
+
+    return export_snapshot(config, what, file, overwrite=overwrite).bytes
+
+
+def import_snapshot(config: Config, file: Path, name: str) -> str:
+    """The template's name; `-`: stdin."""
+    from wrennd.host.administer import import_snapshot
+
+    return import_snapshot(config, file, name).name
+
+
 def space(config: Config) -> Space:
     from wrennd.host.administer import space
 

@@ -1,21 +1,27 @@
 """What an administrator does to an installation: build images, list them, take a VMM."""
 
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from wrennd.archive import outfile
+from wrennd.archive.writer import Written
 from wrennd.core.config import Config
-from wrennd.core.errors import NotFound
+from wrennd.core.errors import InvalidInput, NotFound
 from wrennd.core.space import Pruning, Space
-from wrennd.host import firecracker, own_images, pruning, storage_setup
+from wrennd.host import exchange, firecracker, own_images, pruning, storage_setup
 from wrennd.host import setup as builder
 from wrennd.host import space as disk_space
 from wrennd.host.choice import probe_guest
-from wrennd.host.local import require_root
+from wrennd.host.local import existing, require_root
+from wrennd.host.local_snapshots import LocalSnapshots
 from wrennd.storage.images import ImageStore
 from wrennd.storage.layout import Layout
 
 GIB = 1 << 30
+STDIO = "-"
 Report = Callable[[str], None]
 
 
@@ -71,6 +77,32 @@ def remove_image(config: Config, name: str, report: Report) -> None:
     if layout is None:
         raise NotFound(f"there is no image named {name!r}: {config.data_dir} holds none")
     own_images.remove(layout, name, report)
+
+
+def export_snapshot(config: Config, what: str, file: Path, *, overwrite: bool) -> Written:
+    """A template, or a sandbox's newest snapshot, as one file; `-`: on stdout."""
+    snapshot = LocalSnapshots(existing(config)).open(what)
+    if os.fspath(file) == STDIO:
+        return exchange.export(snapshot, sys.stdout.buffer)
+    with outfile.made(file, overwrite=overwrite) as out:
+        return exchange.export(snapshot, out)
+
+
+def import_snapshot(config: Config, file: Path, name: str) -> exchange.Imported:
+    """Make a template of an export; `-`: on stdin."""
+    require_root()
+    layout = Layout.prepare(config.data_dir)
+    if os.fspath(file) == STDIO:
+        return exchange.take(layout, sys.stdin.buffer, "stdin", name)
+    with _opened(file) as stream:
+        return exchange.take(layout, stream, os.fspath(file), name)
+
+
+def _opened(file: Path) -> BinaryIO:
+    try:
+        return file.open("rb")
+    except OSError as error:
+        raise InvalidInput(f"{file} can't be read: {error.strerror}") from error
 
 
 def space(config: Config) -> Space:

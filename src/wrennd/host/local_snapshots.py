@@ -15,7 +15,7 @@ from wrennd.host.lifecycle import Lifecycle
 from wrennd.host.local import LocalSandboxes, existing, require_root
 from wrennd.host.record import Journal
 from wrennd.snapshot.description import describe
-from wrennd.snapshot.reader import open_snapshot
+from wrennd.snapshot.reader import Snapshot, open_snapshot
 from wrennd.snapshot.verify import verify
 from wrennd.storage.layout import Layout
 
@@ -107,6 +107,10 @@ class LocalSnapshots:
 
     def verify(self, what: str) -> tuple[str, ...]:
         return tuple(str(problem) for problem in verify(self._directory(what)))
+
+    def open(self, what: str) -> Snapshot:
+        """A template, or a sandbox's newest snapshot. Errors: NotFound, WrongState without one."""
+        return open_snapshot(self._directory(what))
 
     def _directory(self, what: str) -> Path:
         """Of a template's name or of a sandbox's id: a name goes first."""

@@ -5,7 +5,8 @@ builds keep to be faster the next time, and what killed ones left. Snapshot temp
 sandbox is only go when that is asked for.
 
 Locks: the setup lock for everything that setups make, taken without waiting, since one may hold it
-for minutes; then `templates/.lock`, for as long as hard links take, for what lies there.
+for minutes; `incoming/.lock` likewise, for what imports left, which are let alone while one works;
+then `templates/.lock`, for as long as hard links take, for what lies there.
 """
 
 import os
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from wrennd.core.errors import NotFound, WrongState
 from wrennd.core.space import Pruned, Pruning
-from wrennd.host import templates
+from wrennd.host import exchange, templates
 from wrennd.host.record import Record
 from wrennd.linux.files import try_lock
 from wrennd.storage.images import ImageStore
@@ -45,9 +46,15 @@ def prune(layout: Layout, *, is_dry_run: bool = False, with_templates: bool = Fa
     with_templates: snapshot templates of which there is no sandbox, too. Errors: WrongState while
     a setup works, of which nobody can say what it leaves.
     """
-    with _no_setup(layout):
+    with _held(layout.setup_lock) as is_ours, _held(exchange.lock_file(layout)) as is_idle:
+        if not is_ours:
+            raise WrongState(
+                f"a setup is at work on {layout.data_dir}", hint="try again when it has ended"
+            )
         records, notes = _records(layout)
         doomed = [*_leftovers(layout), *_published(layout, records), *_caches(layout)]
+        if is_idle:
+            doomed += _imports(layout)
         if with_templates:
             doomed += _unused_templates(layout, records)
         pruning = _weighed(doomed, notes)
@@ -67,14 +74,11 @@ def digests_in_use(layout: Layout) -> set[str] | None:
 
 
 @contextmanager
-def _no_setup(layout: Layout) -> Iterator[None]:
-    lock = os.open(layout.setup_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def _held(path: Path) -> Iterator[bool]:
+    """Whether a lock could be taken, for the block, without waiting."""
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        if not try_lock(lock):
-            raise WrongState(
-                f"a setup is at work on {layout.data_dir}", hint="try again when it has ended"
-            )
-        yield
+        yield try_lock(lock)
     finally:
         os.close(lock)
 
@@ -123,6 +127,11 @@ def _leftovers(layout: Layout) -> Iterator[_Doomed]:
                 "a snapshot that was broken off left it",
                 partial(templates.remove_nameless, layout),
             )
+
+
+def _imports(layout: Layout) -> Iterator[_Doomed]:
+    for path in exchange.leftovers(layout):
+        yield _leftover(path, "an import that was broken off left it", partial(_remove, path))
 
 
 def _leftover(path: Path, why: str, remove: Callable[[], None]) -> _Doomed:

@@ -67,7 +67,7 @@ def _templates(layout: Layout) -> _Things:
     for path in _directories(layout.templates):
         name = names.get(path)
         found[Holding(kind="template", name=name) if name else _leftover(path)] = [path]
-    return found
+    return found | {_leftover(path): [path] for path in _directories(layout.incoming)}
 
 
 def _caches(layout: Layout) -> _Things:

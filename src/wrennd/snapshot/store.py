@@ -129,6 +129,15 @@ class Draft:
         self._layout = snapshot.manifest.layout
         self._generations = snapshot.manifest.generations
 
+    def take_files(self, manifest: Manifest) -> None:
+        """All files of another snapshot, which the caller has put there under their names."""
+        for name in manifest.files:
+            mode = {DISK: _DISK_MODE, TOKEN: _SECRET}.get(name, _READABLE)
+            (self.path / name).chmod(mode)
+        self._files = dict(manifest.files)
+        self._layout = manifest.layout
+        self._generations = manifest.generations
+
     @contextmanager
     def fresh_memory(self, name: str) -> Iterator[int]:
         """An empty memory file, open for writing; its content is covered by `sums`."""

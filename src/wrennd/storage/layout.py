@@ -100,6 +100,7 @@ class Layout:
             layout.names,
             layout.sandboxes,
             layout.templates,
+            layout.incoming,
             layout.vmm,
             layout.cache,
         ):
@@ -170,6 +171,11 @@ class Layout:
     @property
     def templates(self) -> Path:
         return self.store / "templates"
+
+    @property
+    def incoming(self) -> Path:
+        """Where snapshots are unpacked before they have a name."""
+        return self.store / "incoming"
 
     def template(self, template_id: str) -> Path:
         return self.templates / check_sandbox_id(template_id)
