@@ -3,6 +3,7 @@
 import typer
 
 from wrennd.cli import (
+    backup,
     cp,
     create,
     df,
@@ -57,6 +58,8 @@ app.command("top", help=top.HELP)(top.top)
 app.command("events", help=events.HELP)(events.events)
 app.command("df", help=df.HELP)(df.df)
 app.command("prune", help=prune.HELP)(prune.prune)
+app.command("backup", help=backup.BACKUP_HELP)(backup.backup)
+app.command("restore", help=backup.RESTORE_HELP)(backup.restore)
 app.command("up", help=up.UP_HELP)(up.up)
 app.command("down", help=up.DOWN_HELP)(up.down)
 app.command("uninstall", help=up.UNINSTALL_HELP)(up.uninstall)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from wrennd.core.config import Config
     from wrennd.server.facts import Facts
+    from wrennd.storage.layout import Layout
 
 # Longer than a supervisor waits for its parts.
 END_S = 160.0
@@ -81,6 +82,27 @@ def uninstall(config: Config, *, purge: bool) -> list[str]:
         down(config)
         done.append("the running server")
     return done + (purged(config.data_dir) if purge else [])
+
+
+def keep(config: Config, directory: Path) -> list[str]:
+    """Copy what the server keeps beside the data directory, for a backup; what is missing."""
+    from wrennd.server import keeping
+    from wrennd.storage.layout import Layout
+
+    layout = Layout.find(config.data_dir)
+    return [] if layout is None else keeping.keep(layout, directory)
+
+
+def put_back(layout: Layout, directory: Path, *, is_again: bool) -> list[str]:
+    """Put what `keep` had copied where a server looks for it; what was left out.
+
+    is_again: what is there may be of a restore that was broken off. Errors: AlreadyExists.
+    """
+    from wrennd.server import keeping
+
+    if not is_again:
+        keeping.check_is_free(layout)
+    return keeping.put_back(layout, directory)
 
 
 def running(config: Config) -> Facts | None:

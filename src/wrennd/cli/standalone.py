@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from wrennd.core.config import Config
     from wrennd.core.sandboxes import Listed, ListedTemplate, Snapshots
     from wrennd.core.space import Pruning, Space
+    from wrennd.host.backup import Backup, Staged
     from wrennd.host.doctor import Check
     from wrennd.host.local import LocalSandboxes
+    from wrennd.host.restore import Restoring
 
     Report = Callable[[str], None]
 
@@ -129,6 +131,27 @@ def import_snapshot(config: Config, file: Path, name: str) -> str:
     from wrennd.host.administer import import_snapshot
 
     return import_snapshot(config, file, name).name
+
+
+def backing_up(config: Config) -> AbstractContextManager[Staged]:
+    """Everything gathered for a backup, for the block. Errors: NotFound without a data dir."""
+    from wrennd.host.administer import backing_up
+
+    return backing_up(config)
+
+
+def write_backup(staged: Staged, file: Path, *, overwrite: bool) -> Backup:
+    """`-`: to stdout."""
+    from wrennd.host.administer import write_backup
+
+    return write_backup(staged, file, overwrite=overwrite)
+
+
+def restoring(config: Config, file: Path) -> AbstractContextManager[Restoring]:
+    """A backup unpacked; in place at the end of the block. `-`: from stdin."""
+    from wrennd.host.administer import restoring
+
+    return restoring(config, file)
 
 
 def space(config: Config) -> Space:

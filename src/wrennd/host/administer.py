@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,9 +15,12 @@ from wrennd.core.space import Pruning, Space
 from wrennd.host import exchange, firecracker, own_images, pruning, storage_setup
 from wrennd.host import setup as builder
 from wrennd.host import space as disk_space
+from wrennd.host.backup import Backup, Staged, staged
 from wrennd.host.choice import probe_guest
 from wrennd.host.local import existing, require_root
 from wrennd.host.local_snapshots import LocalSnapshots
+from wrennd.host.restore import Restoring
+from wrennd.host.restore import restoring as unpacked
 from wrennd.storage.images import ImageStore
 from wrennd.storage.layout import Layout
 
@@ -96,6 +100,32 @@ def import_snapshot(config: Config, file: Path, name: str) -> exchange.Imported:
         return exchange.take(layout, sys.stdin.buffer, "stdin", name)
     with _opened(file) as stream:
         return exchange.take(layout, stream, os.fspath(file), name)
+
+
+@contextmanager
+def backing_up(config: Config) -> Iterator[Staged]:
+    """Everything gathered for a backup, for the block. Errors: NotFound without a data dir."""
+    with staged(_layout(config)) as found:
+        yield found
+
+
+def write_backup(found: Staged, file: Path, *, overwrite: bool) -> Backup:
+    """`-`: to stdout."""
+    if os.fspath(file) == STDIO:
+        return found.write(sys.stdout.buffer)
+    with outfile.made(file, overwrite=overwrite) as out:
+        return found.write(out)
+
+
+@contextmanager
+def restoring(config: Config, file: Path) -> Iterator[Restoring]:
+    """As `host/restore.py`; `-`: from stdin."""
+    require_root()
+    with ExitStack() as held:
+        stream, what = sys.stdin.buffer, "stdin"
+        if os.fspath(file) != STDIO:
+            stream, what = held.enter_context(_opened(file)), os.fspath(file)
+        yield held.enter_context(unpacked(config.data_dir, stream, what))
 
 
 def _opened(file: Path) -> BinaryIO:

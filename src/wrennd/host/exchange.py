@@ -10,19 +10,18 @@ step. Lock: `incoming/.lock`, one import at a time; what a killed one left goes 
 with a prune.
 """
 
-import errno
 import os
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
 from wrennd import __version__
-from wrennd.archive.document import ArchiveError, Member, OtherVersion
+from wrennd.archive.document import Member
+from wrennd.archive.failures import explained
 from wrennd.archive.reader import Archive
 from wrennd.archive.writer import Source, Written, write
-from wrennd.core.errors import InvalidInput, NoCapacity, SnapshotBroken, SnapshotIncompatible
+from wrennd.core.errors import InvalidInput
 from wrennd.core.ids import check_name, new_sandbox_id
 from wrennd.host import import_check, templates
 from wrennd.host.agent.admission import Admission
@@ -66,7 +65,7 @@ def take(layout: Layout, stream: BinaryIO, what: str, name: str = "") -> Importe
     SnapshotBroken (cut short, changed, no export), SnapshotIncompatible (another version),
     AlreadyExists, InvalidInput, NoCapacity. Then nothing is left of it.
     """
-    with _explained(what):
+    with explained(what, "imported"):
         archive = Archive(stream, max_document=MAX_DOCUMENT)
         import_check.check_document(archive.document, KIND)
     name = _name(name or archive.document.about.get("name", ""))
@@ -114,31 +113,10 @@ def _check_room(layout: Layout, wanted_bytes: int) -> None:
 
 def _unpacked(archive: Archive, directory: Path, what: str) -> Snapshot:
     """The snapshot at `directory`, complete as far as its own manifest goes."""
-    with _explained(what), store.draft(directory) as made:
+    with explained(what, "imported"), store.draft(directory) as made:
         archive.unpack(made.path)
         manifest = read_manifest(made.path)
         import_check.check_manifest(manifest, archive.document)
         (made.path / MANIFEST).unlink()
         made.take_files(manifest)
         return made.commit(manifest.facts)
-
-
-@contextmanager
-def _explained(what: str) -> Iterator[None]:
-    try:
-        yield
-    except OtherVersion as error:
-        raise SnapshotIncompatible(
-            f"{what} can't be imported: {error}", hint="use the version of Wrenn that wrote it"
-        ) from error
-    except ArchiveError as error:
-        raise SnapshotBroken(
-            f"{what} can't be imported: {error}",
-            hint="export it again, or copy the file again: sha256sum on both sides tells",
-        ) from error
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise NoCapacity(
-            f"the disk became full while {what} was imported", hint="wrenn df shows what takes it"
-        ) from error
