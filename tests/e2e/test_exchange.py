@@ -41,7 +41,7 @@ def test_memory_and_disk_go_on_elsewhere(layout, elsewhere, tmp_path, shared_wor
     box = told(layout.data_dir, "create", *SMALL)
     file = tmp_path / "box.wrenn"
     try:
-        script = "echo memory > /dev/shm/m; echo disk > /d; sleep 1000 < /dev/null &"
+        script = "echo memory > /dev/shm/m; echo disk > ~/d; sleep 1000 < /dev/null &"
         told(layout.data_dir, "exec", box, "--", "sh", "-c", script)
         refused = wrenn(layout.data_dir, "snapshot", "export", box, file)
         assert "has no snapshot" in refused.stderr
@@ -59,7 +59,7 @@ def test_memory_and_disk_go_on_elsewhere(layout, elsewhere, tmp_path, shared_wor
         assert json.loads(told(there, "snapshot", "verify", "--json", "taken"))["ok"]
         made = told(there, "create", "--template", "taken")
         assert made != box
-        script = "cat /dev/shm/m /d; ps | grep -c '[s]leep 1000'"
+        script = "cat /dev/shm/m ~/d; ps | grep -c '[s]leep 1000'"
         found = told(there, "exec", made, "--", "sh", "-c", script)
         told(there, "kill", made)
     finally:
