@@ -62,7 +62,7 @@ def test_what_is_paused_goes_on_when_it_is_resumed(sandbox, data_dir):
     with running(data_dir, "exec", sandbox, "--", "sh", "-c", script) as child:
         assert child.stdout.readline() == b"up\n"
         phases = json.loads(told(data_dir, "pause", sandbox[:6], "--json"))["timings_ms"]
-        assert list(phases) == ["freeze", "stop", "write", "keep", "end", "collapse"]
+        assert list(phases) == ["freeze", "stop", "write", "disk", "keep", "end", "collapse"]
         assert child.wait(60) == 125
         assert b"the sandbox was paused under its command" in child.stderr.read()
     row = listed(data_dir)[sandbox]
