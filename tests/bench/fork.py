@@ -7,7 +7,7 @@ once, in each of which a command is run; beside it, in the same round:
 - *writing its dirty bytes*: as many bytes as its memory had, and its disk by the same driver,
   written to the same filesystem by a script;
 - *the gap*: the longest time between two lines of a program in the source that writes one each
-  20 ms.
+  20 ms, in a fork of its own, into one child.
 
 Exits with 1 when a limit of docs/snapshots.md does not hold.
 """
@@ -76,16 +76,19 @@ def ticking(source: Subject) -> Iterator[list[float]]:
             listener.join()
 
 
-def longest_gap_ms(moments: list[float]) -> float:
+def gap_ms(source: Subject) -> float:
+    """With one child: it has the program, too, and many of them would keep the CPUs busy."""
+    with ExitStack() as held, ticking(source) as moments:
+        forked(source, held, 1)
     gaps = (later - earlier for earlier, later in itertools.pairwise(moments))
     return max(gaps) * 1000
 
 
-def forked(source: Subject, held: ExitStack) -> tuple[list[Subject], dict[str, float]]:
+def forked(source: Subject, held: ExitStack, count: int) -> tuple[list[Subject], dict[str, float]]:
     """Its children, each with a command's end behind it, and how long what took."""
     sandboxes, timings = source.sandboxes, Timings()
     began = time.monotonic()
-    children = sandboxes.fork(source.id, CHILDREN, timings)
+    children = sandboxes.fork(source.id, count, timings)
     subjects = [Subject(sandboxes=sandboxes, id=child.id) for child in children]
     for subject in subjects:
         held.callback(sandboxes.kill, subject.id)
@@ -160,14 +163,13 @@ def measure(sandboxes: LocalSandboxes, count: int) -> Iterator[bool]:
             paused.put_back()
             before = newest(source)
             with ExitStack() as family_held:
-                with ticking(source) as moments:
-                    children, row = forked(source, family_held)
-                row["gap"] = longest_gap_ms(moments)
+                children, row = forked(source, family_held, CHILDREN)
                 snapshots.add(newest(source) - before)
-                written = written_ms(source)
                 time.sleep(IDLE_S)
                 added = {"each idle child": sum(pss_mib(sandboxes, c.id) for c in children)}
                 added["each idle child"] /= len(children)
+            written = written_ms(source)
+            row["gap"] = gap_ms(source)
             if number >= 0:
                 restores.add(restore)
                 forks.add(row)
