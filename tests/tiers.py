@@ -17,6 +17,7 @@ IS_LAB = bool(os.environ.get("WRENN_LAB"))  # set by lab_host/inside/init.sh
 # Minutes on two cores (DESIGN.md section 8). Printed, not enforced: machines are noisy.
 BUDGET_MIN = {"unit": 1, "root": 4, "vm": 10, "lab": 10, "e2e": 5}
 SECONDS: Counter = Counter()  # of this session
+IN_LAB: list = []  # what runs of the lab host said of their tests
 
 
 def pytest_addoption(parser):
@@ -72,9 +73,11 @@ def keep(config, items, kept):
 
 
 def pytest_runtest_logreport(report):
-    tier = dict(report.user_properties).get("tier")
-    if tier is not None:
-        SECONDS[tier] += report.duration
+    told = dict(report.user_properties)
+    if "tier" in told:
+        SECONDS[told["tier"]] += report.duration
+    if "lab" in told and report.when == "call":
+        IN_LAB.append(told["lab"])
 
 
 def pytest_terminal_summary(terminalreporter, config):
@@ -84,3 +87,5 @@ def pytest_terminal_summary(terminalreporter, config):
         said = f" of {budget * 60} s" if budget else ""
         said += f", {workers} at a time" if workers > 1 else ""
         terminalreporter.write_line(f"tier {tier}: {seconds:.0f} s{said}")
+    for line in IN_LAB:
+        terminalreporter.write_line(f"in the lab host, {line}")

@@ -66,6 +66,23 @@ def users(layout):
     return sorted(len(one.users) for one in found if one.users)
 
 
+@pytest.mark.smoke
+def test_a_life_in_short(made, sandboxes, layout, template):
+    """Booted, paused, resumed, frozen, spawned: with one boot, since that is what takes long."""
+    sandbox = made()
+    sandbox.sh(WRITE.format("one"))
+    sandbox.pause()
+    assert users(layout) == []
+    sandbox.resume()
+    assert (sandbox.record.overlay, users(layout)) == ("dm", [1])
+    LocalSnapshots(sandboxes).create(sandbox.id, template, Timings())
+    child = made(template)
+    assert users(layout) == [1, 1]
+    child.sh(WRITE.format("own"))
+    check(child, "one", "own")
+    check(sandbox, "one")
+
+
 def test_it_lives_on_a_device_that_only_it_can_open(made, layout):
     sandbox = made()
     found = sandbox.record

@@ -41,6 +41,8 @@ def pytest_order(arguments: Sequence[str], firecracker: Path | None = None) -> O
     """Run the tests marked `lab`; `arguments` are pytest's and come last."""
     command = (
         *("python", "-m", "pytest", "-m", "lab", "-o", f"timeout={TEST_TIMEOUT_S}"),
+        # /tmp is memory, which the snapshots of a hundred guests would fill: what passed goes.
+        *("-o", "tmp_path_retention_policy=failed"),
         *("-p", "no:cacheprovider", "-rsfE", "--junitxml=/lab/results/junit.xml", *arguments),
     )
     return Order(command=f"exec {shlex.join(command)}\n", firecracker=firecracker)

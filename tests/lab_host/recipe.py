@@ -51,7 +51,7 @@ KERNEL = KernelRecipe(
 # Of the extra `dev`, what no test calls in there.
 _NOT_INSIDE = (
     *("buf-bin", "protoc-gen-py", "protoc-gen-connectrpc", "mypy", "ruff"),
-    *("playwright", "pytest-xdist", "schemathesis"),
+    *("playwright", "psycopg", "pytest-xdist", "schemathesis"),
 )
 _INPUTS = (
     HERE / "recipe.py",

@@ -143,6 +143,7 @@ class Disks(RuleBasedStateMachine):
         shutil.rmtree(self.home)
 
 
+@pytest.mark.smoke
 @pytest.mark.usefixtures("tmp_path")
 def test_disks_in_any_order(driver_and_directory):
     driver, directory = driver_and_directory

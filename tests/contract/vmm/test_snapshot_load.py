@@ -78,6 +78,7 @@ def backend(request, frozen, tmp_path):
 both = pytest.mark.parametrize("backend", ["File", "Uffd"], indirect=True)
 
 
+@pytest.mark.smoke
 @both
 def test_the_guest_goes_on_in_another_vmm(frozen, backend, tmp_path):
     with restored(tmp_path / "vmm", frozen.snapshot, **backend) as guest:
