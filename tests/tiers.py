@@ -25,16 +25,25 @@ def pytest_addoption(parser):
 
 
 def pytest_ignore_collect(collection_path, config):
-    """Inside the lab, importing what has no test that is wanted would take minutes."""
-    if not IS_LAB or not collection_path.name.startswith("test_"):
+    """Inside the lab, importing what has no test that is wanted would take minutes, and may need
+    what is not there."""
+    if not IS_LAB:
         return None
     mark = "smoke" if "smoke" in config.option.markexpr else "lab"
-    if mark == "lab" and collection_path.parent == TESTS / "lab":
-        return None
-    conftest = collection_path.with_name("conftest.py")
-    speaking = [path for path in (collection_path, conftest) if path.is_file()]
-    is_wanted = any(f"pytest.mark.{mark}" in path.read_text() for path in speaking)
-    return None if is_wanted else True
+    if collection_path.is_dir():
+        files = collection_path.rglob("test_*.py")
+        return None if any(speaks_of(mark, path) for path in files) else True
+    if collection_path.name.startswith("test_") and not speaks_of(mark, collection_path):
+        return True
+    return None
+
+
+def speaks_of(mark, path):
+    """Whether a file of tests, or the conftest.py beside it, gives some of them this mark."""
+    if mark == "lab" and path.parent == TESTS / "lab":
+        return True
+    files = [path, path.with_name("conftest.py")]
+    return any(f"pytest.mark.{mark}" in found.read_text() for found in files if found.is_file())
 
 
 def tier_of(item):

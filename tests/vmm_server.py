@@ -21,7 +21,8 @@ from wrennd.core.config import VMM_CHOICES
 from wrennd.core.deadline import Deadline
 from wrennd.linux import process
 
-TIMEOUT_S = 30.0
+# A Full snapshot of a guest whose pages come from a handler takes half a minute in the lab host.
+TIMEOUT_S = 120.0
 OURS = (sys.executable, "-m", "wrennd.qemu_vmm")
 
 

@@ -15,8 +15,9 @@ from typing import Any
 
 from page_handler import PageHandler
 from vmm_guest import BLOCK, ToldGuest
-from vmm_server import Server
+from vmm_server import Server, is_ours
 from wrennd.linux import files
+from wrennd.qemu_vmm.memory import Tracking, best_tracking
 
 PAGE = 4096
 MEM_MIB = 128
@@ -143,6 +144,18 @@ def data_pages(path: Path) -> set[int]:
     with path.open("rb") as file:
         runs = list(files.data_runs(file.fileno(), path.stat().st_size))
     return {page for start, end in runs for page in range(start // PAGE, -(-end // PAGE))}
+
+
+def counts_exactly() -> bool:
+    """Whether the VMM under test knows which pages were written, and not only which there are."""
+    return not is_ours() or best_tracking() is Tracking.EXACT
+
+
+def by_id(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration; Firecracker shows the devices of a running guest in any order."""
+    drives = sorted(config["drives"], key=lambda drive: drive["drive_id"])
+    interfaces = sorted(config["network-interfaces"], key=lambda found: found["iface_id"])
+    return {**config, "drives": drives, "network-interfaces": interfaces}
 
 
 def overlaid(base: bytes, diff: Path) -> bytes:

@@ -80,15 +80,14 @@ def test_twenty_whose_maker_is_killed(sandboxes, config, template):
     before, running_before = shown(), processes()
     argv = [sys.executable, "-c", textwrap.dedent(MAKER), config.data_dir, template, str(COUNT)]
     ids = []
-    with process.spawn(argv, stdout=process.PIPE, stderr=2) as maker:
-        while (line := maker.stdout.readline().decode().strip()) != "all made":
-            assert line.startswith("made "), line or f"the maker ended: {maker.wait(soon())}"
-            ids.append(line.split()[1])
-        os.kill(maker.pid, signal.SIGKILL)
-        assert maker.wait(soon()) == -signal.SIGKILL
-
     again = LocalSandboxes(config, print)
     try:
+        with process.spawn(argv, stdout=process.PIPE, stderr=2) as maker:
+            while (line := maker.stdout.readline().decode().strip()) != "all made":
+                assert line.startswith("made "), line or f"the maker ended: {maker.wait(soon())}"
+                ids.append(line.split()[1])
+            os.kill(maker.pid, signal.SIGKILL)
+            assert maker.wait(soon()) == -signal.SIGKILL
         listed = {one.id: one.state for one in again.list()}
         assert listed == dict.fromkeys(ids, State.RUNNING)
         assert len(ids) == COUNT

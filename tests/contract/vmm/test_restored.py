@@ -6,6 +6,7 @@ import pytest
 
 from vmm_guest import ToldGuest
 from vmm_server import Server, wait_until
+from vmm_snapshots import by_id
 
 pytestmark = [pytest.mark.vm, pytest.mark.root]
 
@@ -24,13 +25,6 @@ def inflate(server, amount_mib):
         return server.get("/balloon/statistics")["actual_mib"] == amount_mib
 
     wait_until(is_there, f"a balloon of {amount_mib} MiB", 60)
-
-
-def by_id(config):
-    """Firecracker shows the devices of a running guest in any order."""
-    drives = sorted(config["drives"], key=lambda drive: drive["drive_id"])
-    interfaces = sorted(config["network-interfaces"], key=lambda found: found["iface_id"])
-    return {**config, "drives": drives, "network-interfaces": interfaces}
 
 
 @pytest.fixture

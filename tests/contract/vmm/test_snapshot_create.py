@@ -9,6 +9,7 @@ from vmm_server import Server, is_ours
 from vmm_snapshots import (
     MEM_MIB,
     boot,
+    counts_exactly,
     create,
     data_pages,
     differing,
@@ -23,6 +24,7 @@ from wrennd.linux import process
 pytestmark = [pytest.mark.vm, pytest.mark.root]
 
 SIZE = MEM_MIB << 20
+QUEUE_PAGES = 64  # of all devices' queues at most
 PREFIX = "Create snapshot error: "
 
 
@@ -81,7 +83,9 @@ def test_the_guest_goes_on_and_a_diff_has_what_it_did(paused, base, tmp_path):
         pause(paused.server)
         diff = take(paused, tmp_path, "Diff", f"diff{turn}")
         full = take(paused, tmp_path, "Full", f"full{turn}")
-        assert 100 <= len(data_pages(diff.memory)) < len(data_pages(base.memory)) / 2
+        changed = len(data_pages(diff.memory))
+        assert changed >= 100
+        assert changed < len(data_pages(base.memory)) / 2 or not counts_exactly()
         memory = overlaid(memory, diff.memory)
         assert differing(memory, full.memory.read_bytes()) == []
 
@@ -99,8 +103,15 @@ def test_pages_that_the_guest_zeroed_are_data(paused, base, tmp_path):
     assert differing(merged, full.memory.read_bytes()) == []
 
 
+def check_is_empty(diff, base):
+    """Firecracker marks the pages of its devices' queues with each snapshot, written to or not."""
+    if counts_exactly():
+        assert len(data_pages(diff)) <= (0 if is_ours() else QUEUE_PAGES)
+    assert overlaid(base.memory.read_bytes(), diff) == base.memory.read_bytes()
+
+
 def test_nothing_happened_nothing_is_written(paused, base, tmp_path):
-    assert data_pages(take(paused, tmp_path, "Diff", "diff").memory) == set()
+    check_is_empty(take(paused, tmp_path, "Diff", "diff").memory, base)
     assert take(paused, tmp_path, "Full", "again").memory.read_bytes() == base.memory.read_bytes()
 
 
@@ -118,8 +129,11 @@ def test_a_file_of_another_length_is_emptied(paused, base, tmp_path, kind):
     path = tmp_path / "memory"
     path.write_bytes(b"x" * 100_000)
     assert create(paused.server, tmp_path / "state", path, kind).status == 204
-    wanted = base.memory.read_bytes() if kind == "Full" else bytes(SIZE)
-    assert path.read_bytes() == wanted
+    assert path.stat().st_size == SIZE
+    if kind == "Full":
+        assert path.read_bytes() == base.memory.read_bytes()
+    else:
+        check_is_empty(path, base)
 
 
 def test_files_that_can_not_be_written(paused, tmp_path):
