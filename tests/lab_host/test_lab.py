@@ -1,4 +1,4 @@
-"""Boots the lab host and runs the tests that are for it: a smoke set every day, and all.
+"""Boots the lab host and runs the tests that are for it: a smoke set, and all.
 
 What they print is this test's output, how many there were stands in the session's summary. A
 Firecracker for them is named by WRENN_LAB_FIRECRACKER.
@@ -49,6 +49,7 @@ def check(done, record_property, part):
     assert done.exit_code == 0, f"logs: {done.directory}"
 
 
+@pytest.mark.lab_host
 @pytest.mark.timeout(SMOKE_S + BUILD_S)
 def test_smoke(record_property):
     done = run_inside("-m", "lab and smoke", "-v", timeout_s=SMOKE_S)

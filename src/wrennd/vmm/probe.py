@@ -29,7 +29,9 @@ from wrennd.vmm.vm import BootSpec, Vm, boot
 # A guest that still says something is not given up: with KVM in a virtual machine on a busy host
 # it takes half a minute, and is many times faster all the same than emulation would be there.
 TIMEOUT_S = 90.0
-STALL_S = 10.0  # no new console output for that long: it hangs
+# No new console output for that long: it hangs. Said too early, all sandboxes of the host are
+# emulated until it is restarted.
+STALL_S = 30.0
 USERSPACE = "wrenn-initrd:"  # the first words of our initrd's init
 # Every character on the console is an exit, the dearest thing there is under nested KVM: with all
 # of the kernel's messages the boot takes 17 s instead of 4 s there. These are enough to see that
