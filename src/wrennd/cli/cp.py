@@ -12,6 +12,10 @@ from wrennd.cli.options import DataDir, configured
 from wrennd.core.errors import InvalidInput
 
 HELP = "Copy a file or directory into a sandbox, or out of one."
+EXAMPLES = """\
+Examples:
+  wrenn cp ./app ID:/home/user/app
+  wrenn cp ID:/home/user/result.json ."""
 USAGE = "one side is ID:PATH, as in wrenn cp ./app ID:/home/user/app"
 
 

@@ -20,6 +20,10 @@ from wrennd.core.sandboxes import Sandboxes
 from wrennd.core.timings import Timings
 
 HELP = "Make a microVM that stays, and print its id."
+EXAMPLES = """\
+Examples:
+  wrenn create --vcpus 2 --memory 1024
+  ID=$(wrenn create) && wrenn exec $ID -- hostname"""
 MAX_COUNT = 64
 AT_ONCE = 8
 Count = Annotated[

@@ -10,6 +10,11 @@ from wrennd.core.model import Command
 from wrennd.core.timings import Timings
 
 HELP = "Run a command in a sandbox that runs."
+EXAMPLES = """\
+Examples:
+  wrenn exec ID -- uname -a
+  wrenn exec ID --user root -- apt-get update
+  tar -c . | wrenn exec ID -i -- tar -xC /tmp"""
 
 
 def exec_(  # noqa: PLR0913 - one parameter for each option is how Typer declares them

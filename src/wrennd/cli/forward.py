@@ -14,19 +14,26 @@ from wrennd.core.errors import InvalidInput
 if TYPE_CHECKING:
     from wrennd.client.forwarding import Forwarding
 
-HELP = "Make a port of a sandbox a port of this machine, until Ctrl-C (needs the server)."
+HELP = "Make a sandbox's port one of this machine, until Ctrl-C (needs the server)."
+EXAMPLES = """\
+Examples:
+  wrenn forward ID 8000          http://127.0.0.1:8000 leads into the sandbox
+  wrenn forward ID 80 8080"""
 
 
 def forward(
     sandbox_id: SandboxId,
-    port: Annotated[int, typer.Argument(metavar="PORT", min=1, max=65535)],
+    port: Annotated[
+        int,
+        typer.Argument(metavar="PORT", min=1, max=65535, help="The sandbox's.", show_default=False),
+    ],
     local_port: Annotated[
         int | None,
         typer.Argument(
             metavar="LOCAL",
             min=0,
             max=65535,
-            help="Ours; default: the same; 0: any.",
+            help="Ours; default: the same number; 0: any that is free.",
             show_default=False,
         ),
     ] = None,

@@ -8,13 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from wrennd.cli import standalone, tables
+from wrennd.cli import standalone, tables, usage
 from wrennd.cli.options import DataDir, Json, configured
 from wrennd.cli.progress import Progress
 from wrennd.core.sizes import format_bytes
 
 HELP = "Show, build, import and remove base images."
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(cls=usage.Group, no_args_is_help=True)
 DEFAULT_DISK_MIB = 4096
 _UNITS = (("d", 86400), ("h", 3600), ("min", 60))
 
@@ -24,7 +24,7 @@ def image() -> None:
     """Show, build, import and remove base images."""
 
 
-@app.command("ls")
+@app.command("ls", cls=usage.Command)
 def ls(as_json: Json = False, data_dir: DataDir = None) -> None:
     """List images: size of their disk, what they take on ours, age, and what they are made of."""
     now = datetime.now(UTC)
@@ -52,7 +52,7 @@ def ls(as_json: Json = False, data_dir: DataDir = None) -> None:
     )
 
 
-@app.command("build")
+@app.command("build", cls=usage.Command)
 def build(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A TOML file.")],
     name: Annotated[
@@ -70,7 +70,7 @@ def build(
     )
 
 
-@app.command("import")
+@app.command("import", cls=usage.Command)
 def import_(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The image's name.")],
     path: Annotated[
@@ -85,7 +85,7 @@ def import_(
     standalone.import_image(configured(data_dir), name, path, disk, Progress())
 
 
-@app.command("rm")
+@app.command("rm", cls=usage.Command)
 def rm(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The image's name.")],
     data_dir: DataDir = None,

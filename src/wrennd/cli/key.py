@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from wrennd.cli import place, tables
+from wrennd.cli import place, tables, usage
 from wrennd.cli.options import DataDir, Json, configured
 from wrennd.client.values import Key
 
 HELP = "Make, list and revoke API keys (needs the server)."
 COLUMNS = ("ID", "NAME", "PROJECT", "BEGINS WITH", "CREATED", "LAST USED", "REVOKED")
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(cls=usage.Group, no_args_is_help=True)
 
 
 @app.callback()
@@ -21,7 +21,7 @@ def key() -> None:
     """Make, list and revoke API keys (needs the server)."""
 
 
-@app.command("create")
+@app.command("create", cls=usage.Command)
 def create(
     name: Annotated[str, typer.Argument(metavar="NAME", help="What it is for.")],
     project: Annotated[
@@ -35,7 +35,7 @@ def create(
     print(json.dumps(dataclasses.asdict(made), default=str) if as_json else made.key)
 
 
-@app.command("ls")
+@app.command("ls", cls=usage.Command)
 def ls(as_json: Json = False, data_dir: DataDir = None) -> None:
     """List keys, revoked ones too."""
     found = place.required_server(configured(data_dir)).keys()
@@ -45,7 +45,7 @@ def ls(as_json: Json = False, data_dir: DataDir = None) -> None:
     tables.show(COLUMNS, (_row(each) for each in found))
 
 
-@app.command("revoke")
+@app.command("revoke", cls=usage.Command)
 def revoke(
     key_id: Annotated[str, typer.Argument(metavar="ID", help="As wrenn key ls shows it.")],
     data_dir: DataDir = None,

@@ -13,7 +13,12 @@ from wrennd.core.ids import new_sandbox_id
 from wrennd.core.model import Command, SandboxRequest
 from wrennd.core.timings import Timings
 
-HELP = "Boot a microVM and run a command in it."
+HELP = "Boot a microVM, run a command in it, and remove the microVM."
+EXAMPLES = """\
+Examples:
+  wrenn run -- python3 -c 'print(2 ** 100)'
+  wrenn run --copy ./app:/home/user/app --cwd /home/user/app -- make
+  wrenn run -t -- bash"""
 
 
 @dataclass(frozen=True, kw_only=True)

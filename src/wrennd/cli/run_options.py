@@ -34,6 +34,7 @@ Timeout = Annotated[
         min=0.0,
         max=31_536_000.0,
         help="Stop S seconds after the sandbox is ready, with exit code 124; 0: never.",
+        show_default=False,
     ),
 ]
 ExecTimeout = Annotated[
@@ -43,6 +44,7 @@ ExecTimeout = Annotated[
         min=0.0,
         max=31_536_000.0,
         help="End the command after S seconds, with exit code 124; 0: never.",
+        show_default=False,
     ),
 ]
 Dns = Annotated[list[str] | None, Option(metavar="IP", help="Resolver to use (repeatable).")]

@@ -9,7 +9,7 @@ import signal
 from typing import TYPE_CHECKING
 
 from wrennd.core.deadline import Deadline
-from wrennd.core.errors import NotFound
+from wrennd.core.errors import AlreadyExists, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,17 +55,30 @@ def down(config: Config) -> None:
     kill_and_wait(found.pid, found.start_time, signal.SIGTERM, Deadline.after(END_S))
 
 
-def install(config: Config, options: list[str]) -> Path:
-    """Make it a service of systemd, started now and at each boot. Errors: HostUnsuitable."""
+def install(config: Config, options: list[str]) -> tuple[Path, str, str]:
+    """Make it a service of systemd, started now and at each boot: its unit, where it is and in
+    which file there is a key for it ("" when it has ended again since).
+
+    Errors: HostUnsuitable; AlreadyExists when a server runs that is not the service.
+    """
     from wrennd.server import units
 
+    found = running(config)
+    if found is not None and found.pid != units.main_pid():
+        raise AlreadyExists(
+            f"a server of this data directory runs at {found.url}, process {found.pid}",
+            hint="end it first: wrenn down",
+        )
     environment = {
-        "WRENN_DATA_DIR": str(config.data_dir),
         "WRENN_VMM": config.vmm,
         "WRENN_OVERLAY": config.overlay,
         "WRENN_NETWORK_POOL": config.network_pool,
+        "WRENN_LOG_LEVEL": config.log_level,
+        "WRENN_LOG_FORM": config.log_form,
     }
-    return units.install(options, environment)
+    unit = units.install(config.data_dir, options, environment)
+    found = running(config)
+    return (unit, found.url, found.key_file) if found else (unit, "", "")
 
 
 def uninstall(config: Config, *, purge: bool) -> list[str]:
@@ -77,7 +90,7 @@ def uninstall(config: Config, *, purge: bool) -> list[str]:
     from wrennd.server import units
     from wrennd.server.purge import purged
 
-    done = [f"the service {units.NAME}"] if units.uninstall() else []
+    done = [f"the service {units.NAME}"] if units.uninstall(config.data_dir) else []
     if running(config) is not None:
         down(config)
         done.append("the running server")

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from wrennd.cli import place, run_options, standalone, tables
+from wrennd.cli import place, run_options, standalone, tables, usage
 from wrennd.cli.image import age_s, format_age
 from wrennd.cli.options import DataDir, Json, SandboxId, configured
 from wrennd.cli.pause import told
@@ -19,7 +19,7 @@ from wrennd.core.sizes import format_bytes
 from wrennd.core.timings import Timings
 
 HELP = "Freeze sandboxes into templates; look at snapshots."
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(cls=usage.Group, no_args_is_help=True)
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The template's name.")]
 What = Annotated[
     str, typer.Argument(metavar="NAME|ID", help="A template, or a sandbox's last snapshot.")
@@ -32,7 +32,7 @@ def snapshot() -> None:
     """Freeze sandboxes into templates; look at snapshots."""
 
 
-@app.command("create")
+@app.command("create", cls=usage.Command)
 def create(
     sandbox_id: SandboxId,
     name: Name,
@@ -50,7 +50,7 @@ def create(
     told(timings, as_json=as_json, show_timings=show_timings)
 
 
-@app.command("ls")
+@app.command("ls", cls=usage.Command)
 def ls(as_json: Json = False, data_dir: DataDir = None) -> None:
     """List templates: sizes, age, what they were made of."""
     found = place.templates(configured(data_dir))
@@ -64,14 +64,14 @@ def ls(as_json: Json = False, data_dir: DataDir = None) -> None:
         _print_templates(found, now)
 
 
-@app.command("rm")
+@app.command("rm", cls=usage.Command)
 def rm(name: Name, data_dir: DataDir = None) -> None:
     """Remove a template; sandboxes made of it go on."""
     with place.snapshots(configured(data_dir)) as snapshots:
         snapshots.remove(name)
 
 
-@app.command("show")
+@app.command("show", cls=usage.Command)
 def show(what: What, as_json: Json = False, data_dir: DataDir = None) -> None:
     """Show a snapshot's chain of memory generations, oldest first."""
     found = standalone.snapshots(standalone.existing(configured(data_dir))).show(what)
@@ -81,7 +81,7 @@ def show(what: What, as_json: Json = False, data_dir: DataDir = None) -> None:
     _print_shown(found)
 
 
-@app.command("verify")
+@app.command("verify", cls=usage.Command)
 def verify(what: What, as_json: Json = False, data_dir: DataDir = None) -> int:
     """Read all of a snapshot and compare it with its checksums. Exit code 1: it is damaged."""
     problems = standalone.snapshots(standalone.existing(configured(data_dir))).verify(what)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from wrennd.cli import place, tables
+from wrennd.cli import place, tables, usage
 from wrennd.cli.image import format_age
 from wrennd.cli.options import DataDir, Json, configured
 from wrennd.client.values import Template
@@ -16,7 +16,7 @@ from wrennd.core.sizes import format_bytes
 
 HELP = "List and remove what sandboxes are made from (needs the server)."
 COLUMNS = ("NAME", "KIND", "TIER", "VCPUS", "MEMORY", "SIZE", "AGE")
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(cls=usage.Group, no_args_is_help=True)
 
 
 @app.callback()
@@ -24,7 +24,7 @@ def template() -> None:
     """List and remove what sandboxes are made from (needs the server)."""
 
 
-@app.command("ls")
+@app.command("ls", cls=usage.Command)
 def ls(as_json: Json = False, data_dir: DataDir = None) -> None:
     """List base images and snapshots."""
     found = place.required_server(configured(data_dir)).templates()
@@ -37,7 +37,7 @@ def ls(as_json: Json = False, data_dir: DataDir = None) -> None:
         print("there are no templates yet: wrenn setup builds the first", file=sys.stderr)
 
 
-@app.command("rm")
+@app.command("rm", cls=usage.Command)
 def rm(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A snapshot's name.")],
     data_dir: DataDir = None,

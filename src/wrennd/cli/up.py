@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,9 +17,9 @@ from wrennd.core.sandboxes import Listed
 from wrennd.core.states import State
 from wrennd.core.timings import Timings
 
-UP_HELP = "Run the server of this machine, until Ctrl-C; sandboxes live on without it."
+UP_HELP = "Run the server of this machine, until Ctrl-C; sandboxes live on."
 UNINSTALL_HELP = "Remove the server's service; with --purge all that it has, too."
-DOWN_HELP = "End the server of this machine; its sandboxes go on, unless you say otherwise."
+DOWN_HELP = "End the server; sandboxes live on, unless you say otherwise."
 
 
 def up(
@@ -46,8 +47,7 @@ def up(
         options = ["--listen", listen, "--domain", domain]
         options += ["--database", database] if database else []
         options += ["--insecure-http"] if insecure_http else []
-        unit = serving.install(config, options)
-        print(f"{unit} is written and started: systemctl status wrenn, journalctl -u wrenn")
+        _tell_installed(*serving.install(config, options))
         return
     serving.up(
         config,
@@ -145,6 +145,13 @@ def _each(
             progress(f"{box.id} {done}")
     if errors:
         raise errors[0]
+
+
+def _tell_installed(unit: Path, url: str, key_file: str) -> None:
+    if url:
+        print(f"Wrenn is up at {url}, with a page to try it at {url}/test")
+        print(f"A key for it is in {key_file}")
+    print(f"It is a service now, {unit}: systemctl status wrenn, journalctl -u wrenn")
 
 
 def _tell(url: str, key_file: str, key: str) -> None:

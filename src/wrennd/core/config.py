@@ -120,4 +120,13 @@ def terminal_type() -> str:
 
 def host_environment() -> dict[str, str]:
     """The environment that package tools (apt, mmdebstrap) need: proxies and CA settings pass."""
-    return dict(os.environ)
+    return {name: value for name, value in os.environ.items() if name != _NOTIFY_SOCKET}
+
+
+def service_manager() -> str:
+    """Where the manager that runs us as a service wants to hear of us (sd_notify(3)), else ""."""
+    return os.environ.get(_NOTIFY_SOCKET, "")
+
+
+# Ours alone to answer: what we start must not speak for us.
+_NOTIFY_SOCKET = "NOTIFY_SOCKET"

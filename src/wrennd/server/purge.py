@@ -7,6 +7,7 @@ from pathlib import Path
 from wrennd.core.errors import WrongState
 from wrennd.server import account
 from wrennd.server.settings import ADMIN_KEY, STATE_ROOT, USER, settings
+from wrennd.storage import volume
 from wrennd.storage.layout import Layout
 
 
@@ -21,6 +22,7 @@ def purged(data_dir: Path) -> list[str]:
         if any(each.is_dir() for each in layout.sandboxes.iterdir()):
             raise WrongState(f"there are sandboxes in {data_dir}", hint="wrenn ls --all lists them")
         kept = settings(layout)
+        volume.remove(data_dir)
         for directory in (kept.state_dir, data_dir):
             if directory.exists():
                 shutil.rmtree(directory)

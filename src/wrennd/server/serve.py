@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from wrennd.core.config import Config
+from wrennd.core.config import Config, service_manager
 from wrennd.core.deadline import Deadline
 from wrennd.core.errors import AlreadyExists, HostUnsuitable
 from wrennd.linux import files, process
+from wrennd.linux.notify import READY, STOPPING, notify
 from wrennd.server import account, parts
 from wrennd.server.facts import Facts, read
 from wrennd.server.settings import USER, RunFiles, Settings
@@ -26,7 +27,7 @@ def serve(
     config: Config, layout: Layout, settings: Settings, is_up: Callable[[Facts, str], None]
 ) -> None:
     """Run until a signal comes. `is_up` is called when it is ready, with the key that this start
-    has made: "" unless it was the first one.
+    has made: "" unless it was the first one. A service manager that asked for it is told, too.
 
     Errors: HostUnsuitable, AlreadyExists when one runs, Error when it can't start.
     """
@@ -45,6 +46,7 @@ def serve(
             (parts.agent(config, run, user), parts.control(config, settings, run, user)), came
         )
         held.callback(supervisor.stop)
+        held.callback(notify, service_manager(), STOPPING)
         try:
             supervisor.start(lambda: is_healthy(settings.listen.url), Deadline.after(READY_S))
         except Stopped:
@@ -58,6 +60,7 @@ def serve(
         facts.write(run.facts)
         held.callback(run.facts.unlink, missing_ok=True)
         is_up(facts, "" if had_key else key_of(facts))
+        notify(service_manager(), READY, f"STATUS=The API is at {facts.url}")
         supervisor.run()
 
 

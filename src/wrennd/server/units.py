@@ -1,38 +1,45 @@
 """The server as a systemd service: the unit's text, put in place and taken away again.
 
 Its VMMs and pagers are in cgroups of their own (`wrenn-<installation>`), beside all of systemd's,
-so ending or restarting the service leaves them alone.
+so ending or restarting the service leaves them alone. There is one such service on a machine, of
+one data directory.
 """
 
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from wrennd.core.errors import HostUnsuitable
+from wrennd.core.errors import AlreadyExists, Error, HostUnsuitable
 from wrennd.linux import files, process
+from wrennd.linux.process import CommandFailed
 
 NAME = "wrenn.service"
 DIRECTORY = Path("/etc/systemd/system")
 # There when systemd is what runs the machine (sd_booted(3)).
 IS_BOOTED = Path("/run/systemd/system")
-TOOL_TIMEOUT_S = 240  # a stop waits for operations that are under way
+TOOL_TIMEOUT_S = 360  # a stop waits for operations that are under way, a start until it is ready
+DATA_DIR = "WRENN_DATA_DIR"
 
+# KillMode: its parts end with it; what else may be in its cgroup is a sandbox's, where there is no
+# cgroup2. StartLimitIntervalSec: parts of a server that was killed may take longer to end than
+# five starts, after which systemd would give up. TimeoutStartSec: longer than `serve.READY_S`.
 UNIT = """\
 [Unit]
 Description=Wrenn: microVM sandboxes
 After=network-online.target
 Wants=network-online.target
+StartLimitIntervalSec=0
 
 [Service]
-Type=exec
+Type=notify
 ExecStart={command}
 {environment}
 Restart=on-failure
 RestartSec=2
-# Its parts end with it; what else may be in its cgroup is a sandbox's, where there is no cgroup2.
 KillMode=process
+TimeoutStartSec=150
 TimeoutStopSec=180
 LimitNOFILE=1048576
 
@@ -41,48 +48,82 @@ WantedBy=multi-user.target
 """
 
 
-def text(command: Sequence[str], environment: dict[str, str]) -> str:
+def text(command: Sequence[str], environment: Mapping[str, str]) -> str:
     """The unit. To systemd a `%` means something everywhere, a `$` in commands (systemd.exec(5),
     systemd.service(5)), unless it is doubled."""
-    lines = [f'Environment="{_value(f"{name}={value}")}"' for name, value in environment.items()]
+    lines = [_assignment(name, value) for name, value in environment.items()]
     words = [shlex.quote(word).replace("%", "%%").replace("$", "$$") for word in command]
     return UNIT.format(command=" ".join(words), environment="\n".join(lines))
 
 
-def _value(text: str) -> str:
-    return text.replace("\\", r"\\").replace('"', r"\"").replace("%", "%%")
+def _assignment(name: str, value: str) -> str:
+    said = f"{name}={value}".replace("\\", r"\\").replace('"', r"\"").replace("%", "%%")
+    return f'Environment="{said}"'
 
 
-def install(options: Sequence[str], environment: dict[str, str]) -> Path:
-    """Write, enable and start the service; what it was before is replaced.
+def is_of(unit: str, data_dir: Path) -> bool:
+    """Whether a unit's text is that of this data directory's service."""
+    return _assignment(DATA_DIR, os.fspath(data_dir)) in unit.splitlines()
 
-    Errors: HostUnsuitable without systemd; OSError.
+
+def installed(data_dir: Path) -> bool:
+    """Whether there is a service, and it is this data directory's."""
+    unit = DIRECTORY / NAME
+    return unit.exists() and is_of(unit.read_text(), data_dir)
+
+
+def main_pid() -> int:
+    """Of the service; 0 when it does not run, or there is none. Errors: OSError."""
+    if not IS_BOOTED.exists():
+        return 0
+    return int(_systemctl("show", "--property=MainPID", "--value", NAME).strip() or 0)
+
+
+def install(data_dir: Path, options: Sequence[str], environment: Mapping[str, str]) -> Path:
+    """Write, enable and start the service, and wait until it is ready; what it was before is
+    replaced.
+
+    Errors: HostUnsuitable without systemd; AlreadyExists when it is another data directory's;
+    Error when it does not get ready; OSError.
     """
     if not IS_BOOTED.exists():
         raise HostUnsuitable(
             "this machine is not run by systemd", hint="run wrenn up by what runs its services"
         )
     unit = DIRECTORY / NAME
+    if unit.exists() and not installed(data_dir):
+        raise AlreadyExists(
+            f"{unit} is the service of another data directory",
+            hint=f"its {DATA_DIR} says which; wrenn uninstall --data-dir THAT removes it",
+        )
     command = (os.path.abspath(sys.argv[0]), "up", *options)  # noqa: PTH100 - a symlink stays one
-    files.write_atomic(unit, text(command, environment).encode(), mode=0o644)
+    kept = {**environment, DATA_DIR: os.fspath(data_dir)}
+    files.write_atomic(unit, text(command, kept).encode(), mode=0o644)
     _systemctl("daemon-reload")
     _systemctl("enable", NAME)
-    _systemctl("restart", NAME)
+    try:
+        _systemctl("restart", NAME)
+    except CommandFailed as error:
+        raise Error(
+            f"{NAME} is installed, but did not start", hint=f"journalctl -u {NAME} -n 30 says why"
+        ) from error
     return unit
 
 
-def uninstall() -> bool:
-    """Stop and remove the service; False when there is none. Errors: OSError."""
-    unit = DIRECTORY / NAME
-    if not unit.exists():
+def uninstall(data_dir: Path) -> bool:
+    """Stop and remove the service; False when there is none of this data directory.
+
+    Errors: OSError.
+    """
+    if not installed(data_dir):
         return False
     if IS_BOOTED.exists():
         _systemctl("disable", "--now", NAME)
-    unit.unlink()
+    (DIRECTORY / NAME).unlink()
     if IS_BOOTED.exists():
         _systemctl("daemon-reload")
     return True
 
 
-def _systemctl(*words: str) -> None:
-    process.run(("systemctl", *words), timeout_s=TOOL_TIMEOUT_S)
+def _systemctl(*words: str) -> str:
+    return process.run(("systemctl", *words), timeout_s=TOOL_TIMEOUT_S).stdout

@@ -88,6 +88,16 @@ def made(data_dir: Path, size_bytes: int) -> Iterator[Path]:
         files.sync_directory(data_dir)
 
 
+def remove(data_dir: Path) -> None:
+    """Unmount it and remove it with all that is in it; nothing happens when there is none.
+
+    Errors: OSError.
+    """
+    if (data_dir / FILE).exists():
+        with files.locked(data_dir / _LOCK):
+            _unmake(data_dir / FILE, data_dir / MOUNT)
+
+
 def _check_size(data_dir: Path, size_bytes: int) -> None:
     free = shutil.disk_usage(data_dir).free
     if not MIN_BYTES <= size_bytes <= free:

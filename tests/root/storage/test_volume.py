@@ -174,3 +174,12 @@ def test_what_lies_in_it_is_stopped_before_the_filesystem_below_is_full(layout):
 def test_without_one_only_dm_disks_are_looked_at(layout):
     disk_watch.check_volume(layout, 1 << 60)
     assert disk_watch.trouble_of(layout, layout.sandbox(new_sandbox_id()).disk) == ""
+
+
+def test_it_goes_with_all_that_is_in_it(layout):
+    publish(layout)
+    make_volume(layout, GIB, said)
+    for _ in range(2):  # the second time there is none
+        volume.remove(layout.data_dir)
+        assert not (layout.data_dir / volume.FILE).exists()
+        assert not (layout.data_dir / volume.MOUNT).exists()

@@ -1,4 +1,8 @@
-from wrennd.server.units import text
+import re
+from pathlib import Path
+
+from wrennd.server import parts, serve
+from wrennd.server.units import TOOL_TIMEOUT_S, is_of, text
 
 
 def test_the_unit_runs_what_it_is_told():
@@ -11,3 +15,21 @@ def test_its_end_leaves_sandboxes_alone():
     unit = text(["wrenn", "up"], {})
     assert "\nKillMode=process\n" in unit
     assert "\nRestart=on-failure\n" in unit
+
+
+def test_a_unit_is_of_one_data_directory():
+    unit = text(["wrenn", "up"], {"WRENN_VMM": "auto", "WRENN_DATA_DIR": "/srv/50% wrenn"})
+    assert is_of(unit, Path("/srv/50% wrenn"))
+    assert not is_of(unit, Path("/srv"))
+    assert not is_of(unit, Path("/srv/50%"))
+
+
+def test_it_is_started_when_it_is_ready_and_never_given_up():
+    unit = text(["wrenn", "up"], {})
+    assert "\nType=notify\n" in unit
+    assert "\nStartLimitIntervalSec=0\n" in unit
+    start_s = int(re.search(r"TimeoutStartSec=(\d+)", unit)[1])
+    stop_s = int(re.search(r"TimeoutStopSec=(\d+)", unit)[1])
+    assert start_s > serve.READY_S
+    assert stop_s > parts.AGENT_STOP_S + parts.SLACK_S + parts.CONTROL_STOP_S
+    assert start_s + stop_s < TOOL_TIMEOUT_S
