@@ -13,7 +13,7 @@ BINDIR ?= /usr/local/bin
 
 # What the product runs on, and what its tests need besides.
 HOST_PACKAGES := python3-venv gcc libc6-dev qemu-system-x86 nftables mmdebstrap e2fsprogs
-TEST_PACKAGES := iproute2 busybox-static shellcheck xfsprogs procps util-linux mount tmux curl chromium fonts-dejavu-core postgresql
+TEST_PACKAGES := iproute2 busybox-static shellcheck xfsprogs procps util-linux mount tmux curl chromium fonts-dejavu-core postgresql systemd
 
 # How often the benchmarks measure each thing.
 N ?= 10

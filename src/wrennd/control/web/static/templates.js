@@ -1,7 +1,7 @@
 // What sandboxes are made from: base images, and snapshots, which can be deleted.
 
 import { call } from "./api.js";
-import { age, byId, bytes, make } from "./dom.js";
+import { age, byId, bytes, make, say } from "./dom.js";
 
 let whenDeleted = () => {};
 
@@ -31,9 +31,13 @@ let drawn = "";
 
 function drawTable(templates) {
   const now = JSON.stringify(templates);
-  if (now === drawn) return; // whoever is about to press a button keeps it
+  const table = byId("templates");
+  if (now !== drawn) table.replaceChildren(...templates.map(row)); // else a button is kept
   drawn = now;
-  byId("templates").replaceChildren(...templates.map(row));
+  templates.forEach((template, index) => {
+    const created = template.created_at ? age(template.created_at) : "";
+    say(table.children[index].children[3], created);
+  });
 }
 
 function row(template) {
@@ -54,7 +58,7 @@ function row(template) {
     make("td", {}, make("code", {}, template.name)),
     make("td", {}, template.error || template.kind),
     make("td", {}, template.size_bytes ? bytes(template.size_bytes) : ""),
-    make("td", {}, template.created_at ? age(template.created_at) : ""),
+    make("td"),
     make("td", {}, ...(template.kind === "snapshot" ? [remove] : [])),
   );
 }
