@@ -76,5 +76,5 @@ def test_the_terminal_is_restored_when_we_are_told_to_end(open_screen):
 def test_without_a_terminal_it_is_refused(data_dir):
     done = wrenn(data_dir, "run", "-t", "--", "true")
     assert done.returncode == 125
-    assert "-t needs a terminal" in done.stderr
+    assert "a terminal is needed" in done.stderr
     assert "hint: use -i" in done.stderr

@@ -29,8 +29,10 @@ def merged(file: Path | None, arguments: list[str]) -> dict[str, str]:
         try:
             found = parse_lines(file.read_text().splitlines(), str(file))
         except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
             raise InvalidInput(
-                f"the environment file {str(file)!r} can't be read: {error}"
+                f"the environment file {str(file)!r} can't be read: {why}",
+                hint="it has lines of K=V",
             ) from error
     for text in arguments:
         name, equals, value = text.partition("=")

@@ -106,11 +106,13 @@ def explain(error: Error) -> int:
 
 
 def _explain_usage(error: "typer.TyperException") -> int:
+    from wrennd.cli import usage
+
     message = error.format_message()
     if message.startswith("Usage:"):  # nothing was asked for: that is the help
         print(message, file=sys.stderr)
         return 2
-    print(f"wrenn: {message}", file=sys.stderr)
+    print(f"wrenn: {usage.sentence(message)}", file=sys.stderr)
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "wrenn"
     print(f"  hint: {command} --help shows how it is used", file=sys.stderr)

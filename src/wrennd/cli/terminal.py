@@ -24,7 +24,8 @@ def size() -> TerminalSize:
     """Our terminal's size. Errors: InvalidInput when stdin or stdout is none."""
     if not (os.isatty(0) and os.isatty(1)):
         raise InvalidInput(
-            "-t needs a terminal, and stdin or stdout is none", hint="use -i to pass input alone"
+            "a terminal is needed, and stdin or stdout is none",
+            hint="wrenn exec -i passes input without one",
         )
     found = os.get_terminal_size(1)
     # A terminal that does not know its size says 0 by 0.

@@ -89,3 +89,24 @@ def _fact(text: str) -> str:
     if sign == ">=":
         return f"{bound} or more"
     return f"{least} to {bound}"
+
+
+# How Typer's own words are said here. It checks values by pydantic, which speaks of inputs.
+_REWORDED = (
+    (re.compile(r"Input should be a valid integer, unable to parse .*"), "give a whole number"),
+    (re.compile(r"Input should be a valid number, unable to parse .*"), "give a number"),
+    (re.compile(r"Input should be greater than or equal to (\S+)"), r"it is \1 at least"),
+    (re.compile(r"Input should be less than or equal to (\S+)"), r"it is \1 at most"),
+    (re.compile(r"^Invalid value for '(.*?)': "), r"\1: "),
+    (re.compile(r"^Missing argument '(?:-- )?(.*)'"), r"\1 is missing"),
+    (re.compile(r"^Got unexpected extra arguments?(?:\(s\))? \((.*)\)"), r"unexpected: \1"),
+    (re.compile(r"^No such (command|option)"), r"no such \1"),
+    (re.compile(r"\.$"), ""),
+)
+
+
+def sentence(text: str) -> str:
+    """What Typer says of wrong usage, as every other error of ours reads."""
+    for pattern, replacement in _REWORDED:
+        text = pattern.sub(replacement, text)
+    return text

@@ -80,3 +80,28 @@ def test_the_version_is_told_either_way(words):
     )  # fmt: skip
     assert done.returncode == 0
     assert done.stdout.startswith("wrenn ")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nope"], "no such command 'nope'"),
+        (["craete"], "no such command 'craete'. Did you mean 'create'?"),
+        (["ls", "more"], "unexpected: more"),
+        (["run"], "CMD... is missing"),
+        (["exec"], "ID is missing"),
+        (["run", "--nope", "--", "ls"], "no such option: --nope"),
+        (["run", "--memory", "x", "--", "ls"], "--memory: give a whole number"),
+        (["run", "--timeout", "x", "--", "ls"], "--timeout: give a number"),
+        (["create", "--count", "0"], "--count: it is 1 at least"),
+        (["create", "--count", "65"], "--count: it is 64 at most"),
+        (["forward", "abcd", "x"], "PORT: give a whole number"),
+    ],
+)
+def test_wrong_usage_is_said_as_other_errors_are(words, said):
+    done = subprocess.run([WRENN, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    first, hint = done.stderr.splitlines()
+    assert first.startswith(f"wrenn: {said}")
+    assert hint.startswith("  hint: wrenn")
