@@ -53,9 +53,10 @@ def get(layout: Layout, name: str) -> Template:
     """Errors: NotFound, InvalidInput."""
     found = find(layout, name)
     if found is None:
-        known = ", ".join(template.name for template in every(layout)) or "none"
+        names = ", ".join(template.name for template in every(layout))
+        known = f"there are: {names}" if names else "there are none"
         raise NotFound(
-            f"there is no snapshot template named {name!r} (there are: {known})",
+            f"there is no snapshot template named {name!r} ({known})",
             hint="wrenn snapshot create ID NAME makes one of a sandbox",
         )
     return found

@@ -211,9 +211,10 @@ class ImageStore:
         sync_directory(self._layout.names)
 
     def _unknown(self, name: str) -> NotFound:
-        known = ", ".join(self._names()) or "none"
+        names = ", ".join(self._names())
+        known = f"there are: {names}" if names else "there are none"
         return NotFound(
-            f"there is no image named {name!r} (there are: {known})",
+            f"there is no image named {name!r} ({known})",
             hint="wrenn image ls lists them; wrenn setup builds base and busybox",
         )
 
