@@ -6,10 +6,13 @@ from pathlib import Path
 import pytest
 
 import wrennd
+from wrennd.client.blocking import Client
 from wrennd.core.errors import Error
 
 REPO = Path(__file__).resolve().parents[2]
 OPERATIONS = (REPO / "docs/operations.md").read_text()
+COMMANDS = (REPO / "docs/commands.md").read_text()
+CLIENT = (REPO / "docs/client.md").read_text()
 README = (REPO / "README.md").read_text()
 CONFIG = (Path(wrennd.__path__[0]) / "core/config.py").read_text()
 
@@ -46,8 +49,8 @@ def commands():
 
 
 @pytest.mark.parametrize("command", sorted(commands()))
-def test_every_command_is_in_the_readme(command):
-    assert f"`{command}" in README
+def test_every_command_is_listed(command):
+    assert f"`{command}" in COMMANDS
 
 
 @pytest.mark.parametrize("page", sorted(set(re.findall(r"`(docs/[a-z-]+\.md)`", README))))
@@ -66,7 +69,7 @@ def told_commands():
 def unknown_words(text):
     """Of a command line: commands and options that there are not."""
     words = text.split(" -- ")[0].split()
-    command, known = top_command(), {"--help", "--install-completion"}
+    command, known = top_command(), {"--help", "--install-completion", "--version"}
     while words and hasattr(command, "commands"):
         word, *words = words
         if word.startswith("-"):
@@ -90,3 +93,8 @@ def test_what_is_told_to_be_typed_exists():
 @pytest.mark.parametrize("text", ["nosuch ID", "snapshot nosuch", "ls --nosuch", "--nosuch"])
 def test_what_does_not_exist_is_seen(text):
     assert unknown_words(text)
+
+
+@pytest.mark.parametrize("name", sorted(n for n in vars(Client) if not n.startswith("_")))
+def test_every_method_of_the_client_is_listed(name):
+    assert f"`{name}`" in CLIENT or name in ("close", "follow", "send")

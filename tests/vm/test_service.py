@@ -11,7 +11,7 @@ from systemd_machine import WRENN, booted
 from wrennd.storage.images import ImageStore
 from wrennd.storage.layout import Layout
 
-pytestmark = [pytest.mark.root, pytest.mark.vm, pytest.mark.long, pytest.mark.lab]
+pytestmark = [pytest.mark.root, pytest.mark.vm, pytest.mark.long]
 
 DATA = "/var/lib/wrenn"
 UNIT = "/etc/systemd/system/wrenn.service"
