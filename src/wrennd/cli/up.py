@@ -160,4 +160,5 @@ def _tell(url: str, key_file: str, key: str) -> None:
         print(f"A key for it, which is also in {key_file}: {key}")
     else:
         print(f"A key for it is in {key_file}")
-    print("Ctrl-C ends it; sandboxes go on without it", flush=True)
+    end = "Ctrl-C" if sys.stdin.isatty() else "wrenn down"
+    print(f"{end} ends it; sandboxes go on without it", flush=True)

@@ -6,11 +6,13 @@ one data directory.
 """
 
 import os
+import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from wrennd.core.config import DEFAULT_DATA_DIR
 from wrennd.core.errors import AlreadyExists, Error, HostUnsuitable
 from wrennd.linux import files, process
 from wrennd.linux.process import CommandFailed
@@ -61,15 +63,20 @@ def _assignment(name: str, value: str) -> str:
     return f'Environment="{said}"'
 
 
-def is_of(unit: str, data_dir: Path) -> bool:
-    """Whether a unit's text is that of this data directory's service."""
-    return _assignment(DATA_DIR, os.fspath(data_dir)) in unit.splitlines()
+def data_dir_of(unit: str) -> Path:
+    """The data directory that a unit's text names; the default one if it names none."""
+    for line in unit.splitlines():
+        begin, found, rest = line.partition(f'Environment="{DATA_DIR}=')
+        if found and not begin:
+            # What `_assignment` has doubled is one again.
+            return Path(re.sub(r'\\([\\"])|%(%)', r"\1\2", rest.removesuffix('"')))
+    return DEFAULT_DATA_DIR
 
 
-def installed(data_dir: Path) -> bool:
-    """Whether there is a service, and it is this data directory's."""
+def owner() -> Path | None:
+    """The data directory whose service is installed, if there is one."""
     unit = DIRECTORY / NAME
-    return unit.exists() and is_of(unit.read_text(), data_dir)
+    return data_dir_of(unit.read_text()) if unit.exists() else None
 
 
 def main_pid() -> int:
@@ -91,10 +98,11 @@ def install(data_dir: Path, options: Sequence[str], environment: Mapping[str, st
             "this machine is not run by systemd", hint="run wrenn up by what runs its services"
         )
     unit = DIRECTORY / NAME
-    if unit.exists() and not installed(data_dir):
+    other = owner()
+    if other not in (None, data_dir):
         raise AlreadyExists(
-            f"{unit} is the service of another data directory",
-            hint=f"its {DATA_DIR} says which; wrenn uninstall --data-dir THAT removes it",
+            f"{unit} is the service of {other}",
+            hint=f"there is one service on a machine: wrenn uninstall --data-dir {other}",
         )
     command = (os.path.abspath(sys.argv[0]), "up", *options)  # noqa: PTH100 - a symlink stays one
     kept = {**environment, DATA_DIR: os.fspath(data_dir)}
@@ -115,7 +123,7 @@ def uninstall(data_dir: Path) -> bool:
 
     Errors: OSError.
     """
-    if not installed(data_dir):
+    if owner() != data_dir:
         return False
     if IS_BOOTED.exists():
         _systemctl("disable", "--now", NAME)

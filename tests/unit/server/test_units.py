@@ -1,8 +1,11 @@
 import re
 from pathlib import Path
 
+import pytest
+
+from wrennd.core.config import DEFAULT_DATA_DIR
 from wrennd.server import parts, serve
-from wrennd.server.units import TOOL_TIMEOUT_S, is_of, text
+from wrennd.server.units import TOOL_TIMEOUT_S, data_dir_of, text
 
 
 def test_the_unit_runs_what_it_is_told():
@@ -17,11 +20,14 @@ def test_its_end_leaves_sandboxes_alone():
     assert "\nRestart=on-failure\n" in unit
 
 
-def test_a_unit_is_of_one_data_directory():
-    unit = text(["wrenn", "up"], {"WRENN_VMM": "auto", "WRENN_DATA_DIR": "/srv/50% wrenn"})
-    assert is_of(unit, Path("/srv/50% wrenn"))
-    assert not is_of(unit, Path("/srv"))
-    assert not is_of(unit, Path("/srv/50%"))
+@pytest.mark.parametrize("data_dir", ["/srv", '/srv/50% "wrenn" $x %%', "/a\\b", '/a\\\\"%'])
+def test_a_unit_is_of_one_data_directory(data_dir):
+    unit = text(["wrenn", "up"], {"WRENN_VMM": "auto", "WRENN_DATA_DIR": data_dir})
+    assert data_dir_of(unit) == Path(data_dir)
+
+
+def test_a_unit_that_names_none_is_of_the_default_one():
+    assert data_dir_of(text(["wrenn", "up"], {})) == DEFAULT_DATA_DIR
 
 
 def test_it_is_started_when_it_is_ready_and_never_given_up():
