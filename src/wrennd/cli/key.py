@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import typer
 from wrennd.cli import place, tables, usage
 from wrennd.cli.options import DataDir, Json, configured
 from wrennd.client.values import Key
+from wrennd.core.errors import InvalidInput, NotFound
 
 HELP = "Make, list and revoke API keys (needs the server)."
 COLUMNS = ("ID", "NAME", "PROJECT", "BEGINS WITH", "CREATED", "LAST USED", "REVOKED")
@@ -47,11 +49,27 @@ def ls(as_json: Json = False, data_dir: DataDir = None) -> None:
 
 @app.command("revoke", cls=usage.Command)
 def revoke(
-    key_id: Annotated[str, typer.Argument(metavar="ID", help="As wrenn key ls shows it.")],
+    which: Annotated[
+        str, typer.Argument(metavar="ID|NAME", help="As wrenn key ls shows it.", show_default=False)
+    ],
     data_dir: DataDir = None,
 ) -> None:
     """From now on nobody is let in by it; its open streams end."""
-    place.required_server(configured(data_dir)).revoke_key(key_id)
+    client = place.required_server(configured(data_dir))
+    client.revoke_key(_one(client.keys(), which).id)
+
+
+def _one(keys: Sequence[Key], which: str) -> Key:
+    """The key of that id, or the one of that name that counts. Errors: NotFound, InvalidInput."""
+    found = [each for each in keys if which == each.id]
+    found = found or [each for each in keys if which == each.name and each.revoked_at is None]
+    if not found:
+        raise NotFound(f"there is no key {which!r} that counts", hint="wrenn key ls lists them")
+    if len(found) > 1:
+        raise InvalidInput(
+            f"{len(found)} keys have the name {which!r}", hint="give the ID that wrenn key ls shows"
+        )
+    return found[0]
 
 
 def _row(found: Key) -> tuple[str, ...]:

@@ -43,7 +43,10 @@ def top(
         found = _look(client)
         if is_shown_again:
             sys.stdout.write(CLEAR)
-        tables.show(COLUMNS, (_row(*each) for each in found))
+        if found or is_shown_again:
+            tables.show(COLUMNS, (_row(*each) for each in found))
+        else:
+            print("no sandbox runs", file=sys.stderr)
         if not is_shown_again:
             return
         time.sleep(interval)

@@ -149,16 +149,23 @@ def _each(
 
 def _tell_installed(unit: Path, url: str, key_file: str) -> None:
     if url:
-        print(f"Wrenn is up at {url}, with a page to try it at {url}/test")
-        print(f"A key for it is in {key_file}")
+        _tell_where(url, f"in {key_file}")
     print(f"It is a service now, {unit}: systemctl status wrenn, journalctl -u wrenn")
 
 
 def _tell(url: str, key_file: str, key: str) -> None:
-    print(f"Wrenn is up at {url}, with a page to try it at {url}/test")
-    if key and sys.stdout.isatty():
-        print(f"A key for it, which is also in {key_file}: {key}")
-    else:
-        print(f"A key for it is in {key_file}")
-    end = "Ctrl-C" if sys.stdin.isatty() else "wrenn down"
+    is_shown = bool(key) and _is_seen()
+    _tell_where(url, f"{key}, also in {key_file}" if is_shown else f"in {key_file}")
+    end = "Ctrl-C" if _is_seen() else "wrenn down"
     print(f"{end} ends it; sandboxes go on without it", flush=True)
+
+
+def _tell_where(url: str, key: str) -> None:
+    print(f"Wrenn is up at {url}")
+    print(f"  try it:   {url}/test")
+    print(f"  API key:  {key}")
+
+
+def _is_seen() -> bool:
+    """Whether a person sees what we print; a log is not for keys."""
+    return sys.stdout.isatty()

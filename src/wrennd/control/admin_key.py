@@ -1,7 +1,6 @@
 """The first key: made at the first start, written to a file that its owner alone reads."""
 
 import os
-import sys
 from pathlib import Path
 
 from sqlalchemy import Connection
@@ -16,24 +15,21 @@ def ensure_admin_key(database: Database, path: Path) -> None:
     """See to it that the project `default` has a key that counts, and that `path` has its text.
 
     A key that is in the file already is registered, not replaced: a lost database must not lock
-    its clients out. Shown on a terminal only. Errors: OSError, Unavailable.
+    its clients out. Whoever started us shows it. Errors: OSError, Unavailable.
     """
 
-    def work(connection: Connection) -> str:
+    def work(connection: Connection) -> None:
         keys.ensure_project(connection, keys.DEFAULT_PROJECT)
         if keys.has_any(connection, keys.DEFAULT_PROJECT):
-            return ""
+            return
         key = _read(path)
         if not key or keys.is_known(connection, key):  # known, but revoked
             key = keys.new_key()
         keys.add(connection, keys.DEFAULT_PROJECT, NAME, key)
         # Written before it is committed: a key that counts and that nobody has is lost.
         _write(path, key)
-        return key
 
-    key = database.run_here(work)
-    if key and sys.stderr.isatty():
-        sys.stderr.write(f"the first API key, also in {path}: {key}\n")
+    database.run_here(work)
 
 
 def _read(path: Path) -> str:

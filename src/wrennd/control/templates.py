@@ -157,7 +157,10 @@ class Templates:
         database = self._operations.database
         row = await database.read(lambda c: templates.get(c, project, name))
         if row.kind == mirror.IMAGE:
-            raise Forbidden(f"{name} is an image, which belongs to everybody")
+            raise Forbidden(
+                f"{name} is an image, which belongs to everybody",
+                hint="on the server's own machine: wrenn image rm",
+            )
         request = pb.DeleteSnapshotRequest(call=pb.Call(idempotency_key=""), name=row.host_name)
         with suppress(NotFound):  # somebody removed it by the command
             await self._operations.agent.rpc.delete_snapshot(request, timeout_ms=DELETE_S * 1000)

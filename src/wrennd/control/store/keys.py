@@ -83,7 +83,9 @@ def revoke(connection: Connection, project: str | None, key_id: str) -> None:
         is_it &= TABLE.c.project == project
     revoked = func.coalesce(TABLE.c.revoked_ms, now_ms())
     if connection.execute(update(TABLE).where(is_it).values(revoked_ms=revoked)).rowcount == 0:
-        raise NotFound(f"there is no key {key_id}", hint="GET /v1/keys lists yours")
+        raise NotFound(
+            f"there is no key {key_id}", hint="wrenn key ls, or GET /v1/keys, lists yours"
+        )
 
 
 def mark_used(connection: Connection, key_id: str) -> None:

@@ -40,7 +40,9 @@ def get_owned(connection: Connection, project: str, sandbox_id: str) -> SandboxR
     """Errors: NotFound, also for another project's."""
     row = get(connection, sandbox_id)
     if row is None or row.project != project:
-        raise NotFound(f"there is no sandbox {sandbox_id}", hint="GET /v1/sandboxes lists yours")
+        raise NotFound(
+            f"there is no sandbox {sandbox_id}", hint="wrenn ls, or GET /v1/sandboxes, lists yours"
+        )
     return row
 
 

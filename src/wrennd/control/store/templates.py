@@ -29,7 +29,10 @@ def get(connection: Connection, project: str, name: str) -> TemplateRow:
     """Errors: NotFound."""
     row = find(connection, project, name)
     if row is None:
-        raise NotFound(f"there is no template {name}", hint="GET /v1/templates lists them")
+        raise NotFound(
+            f"there is no template {name}",
+            hint="wrenn template ls, or GET /v1/templates, lists them",
+        )
     return row
 
 

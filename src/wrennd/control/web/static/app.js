@@ -51,11 +51,14 @@ async function sayHost() {
   try {
     const { hosts } = await call("GET", "/v1/hosts");
     const [host] = hosts;
-    byId("host").textContent = host ? `${host.version} · ${host.vmm} · ${host.tier}` : "";
+    byId("host").textContent = host ? [host.version, host.vmm, ...tier(host)].join(" · ") : "";
   } catch {
     byId("host").textContent = ""; // only keys of the project that administers may see hosts
   }
 }
+
+// Most VMMs' names say it.
+const tier = (host) => (host.vmm.includes(host.tier) ? [] : [host.tier]);
 
 // Looking again
 
