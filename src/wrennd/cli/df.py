@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from wrennd.cli import place, standalone, tables
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 
 HELP = "Show what takes memory and disk."
 HOST_COLUMNS = ("HOST", "STATUS", "MEMORY", "GIVEN OUT", "DISK", "FREE", "KEPT FOR PAUSES")
-COLUMNS = ("WHAT", "KIND", "", "ON DISK", "OWN", "SHARED")
+COLUMNS = ("WHAT", "KIND", "STATE", "ON DISK", "OWN", "SHARED")
+# As wrenn image ls shows them; --json has all of it.
+DIGEST, SHORT_DIGEST = re.compile("[0-9a-f]{32}"), 12
 MIB = 1 << 20
 
 
@@ -63,7 +66,8 @@ def _is_of(part: Holding, whole: Holding) -> bool:
 
 
 def _row(found: Holding) -> tuple[str, ...]:
-    name = f"  {found.name}" if found.of else found.name
+    name = found.name[:SHORT_DIGEST] if DIGEST.fullmatch(found.name) else found.name
+    name = f"  {name}" if found.of else name
     shared = found.total_bytes - found.own_bytes
     sizes = (found.total_bytes, found.own_bytes, shared)
     return (name, found.kind, found.note, *map(format_bytes, sizes))

@@ -3,18 +3,19 @@
 import dataclasses
 import json
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
 from wrennd.cli import place, tables, usage
+from wrennd.cli.image import format_age
 from wrennd.cli.options import DataDir, Json, configured
 from wrennd.client.values import Key
 from wrennd.core.errors import InvalidInput, NotFound
 
 HELP = "Make, list and revoke API keys (needs the server)."
-COLUMNS = ("ID", "NAME", "PROJECT", "BEGINS WITH", "CREATED", "LAST USED", "REVOKED")
+COLUMNS = ("ID", "NAME", "PROJECT", "KEY", "AGE", "LAST USED", "REVOKED")
 app = typer.Typer(cls=usage.Group, no_args_is_help=True)
 
 
@@ -73,9 +74,15 @@ def _one(keys: Sequence[Key], which: str) -> Key:
 
 
 def _row(found: Key) -> tuple[str, ...]:
-    times = (found.created_at, found.last_used_at, found.revoked_at)
-    return (found.id, found.name, found.project, found.prefix, *map(_time, times))
+    return (
+        found.id,
+        found.name,
+        found.project,
+        f"{found.prefix}…",
+        _age(found.created_at),
+        *(f"{age} ago" if age else "" for age in map(_age, (found.last_used_at, found.revoked_at))),
+    )
 
 
-def _time(at: datetime | None) -> str:
-    return "" if at is None else at.astimezone().strftime("%Y-%m-%d %H:%M")
+def _age(at: datetime | None) -> str:
+    return "" if at is None else format_age(int((datetime.now(UTC) - at).total_seconds()))

@@ -1,20 +1,34 @@
-"""Tables on stdout: for people as wide as their terminal, for programs with nothing cut off.
+"""Tables on stdout: a line for each row, however wide the terminal is. Nothing is cut off: ids are
+there to be copied, and programs read the same."""
 
-Rich is imported when there is a table to print: that takes a third of the time in which a command
-without one is done.
-"""
-
-import sys
 from collections.abc import Iterable, Sequence
 
-WIDE = 500
+from wrennd.core.text import printable
+
+GAP = "  "
 
 
 def show(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Column, Table
+    for line in lines(columns, rows):
+        print(line)
 
-    table = Table(*(Column(name, no_wrap=True) for name in columns), box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else WIDE).print(table)
+
+def lines(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """A row may have fewer cells than there are columns: its last one then is a remark, which makes
+    no column wider."""
+    table = [tuple(columns), *(tuple(_cell(text) for text in row) for row in rows)]
+    widths = [max(_lengths(table, column)) for column in range(len(columns))]
+    return [
+        GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip()
+        for row in table
+    ]
+
+
+def _lengths(table: list[tuple[str, ...]], column: int) -> Iterable[int]:
+    for row in table:
+        if column < len(row) - (len(row) < len(table[0])):
+            yield len(row[column])
+
+
+def _cell(text: str) -> str:
+    return printable(text).replace("\n", " ")
