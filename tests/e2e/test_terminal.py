@@ -77,4 +77,4 @@ def test_without_a_terminal_it_is_refused(data_dir):
     done = wrenn(data_dir, "run", "-t", "--", "true")
     assert done.returncode == 125
     assert "a terminal is needed" in done.stderr
-    assert "hint: use -i" in done.stderr
+    assert "wrenn exec -i" in done.stderr
