@@ -95,7 +95,7 @@ def verify(what: What, as_json: Json = False, data_dir: DataDir = None) -> int:
     return DAMAGED if problems else 0
 
 
-@app.command("export")
+@app.command("export", cls=usage.Command)
 def export(
     what: What,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The new file; -: stdout.")],
@@ -110,7 +110,7 @@ def export(
     print(f"{what} is in {file}, {format_bytes(size)}", file=sys.stderr)
 
 
-@app.command("import")
+@app.command("import", cls=usage.Command)
 def import_(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="What was exported; -: stdin.")],
     name: Annotated[
