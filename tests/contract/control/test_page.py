@@ -112,6 +112,21 @@ def test_keys_are_enough(logged_in):
     expect(page.locator("#boxes button")).to_be_focused()
 
 
+def test_a_dialog_that_has_just_closed_takes_no_keys(logged_in, server):
+    """The focus leaves what is hidden with the next frame only: a key may come before."""
+    made = server.create()
+    logged_in.page.click(f"#boxes [data-id='{made}']")
+    logged_in.page.click("#destroy")
+    logged_in.see("#confirm-dialog").to_be_visible()
+    logged_in.page.evaluate("""() => {
+        const dialog = document.getElementById("confirm-dialog");
+        const inside = dialog.querySelector("button");
+        dialog.close("");
+        inside.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowDown", bubbles: true }));
+    }""")
+    expect(logged_in.page.locator(f"#boxes [data-id='{made}']")).to_be_focused()
+
+
 def test_dark_and_light(browser, server):
     grounds = set()
     for scheme in ("light", "dark"):

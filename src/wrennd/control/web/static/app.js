@@ -203,8 +203,12 @@ const LETTERS = {
   ArrowUp: () => sandboxes.step(-1),
 };
 
+// What a closed dialog held keeps the focus until the next frame: nobody types there.
+const TYPING = "input, select, dialog, pre";
+const isTypedInto = (element) => element.closest(TYPING) && !element.closest("dialog:not([open])");
+
 function pressed(event) {
-  const isTyping = event.target.closest("input, select, dialog, pre");
+  const isTyping = isTypedInto(event.target);
   const isOurs = !event.ctrlKey && !event.metaKey && !event.altKey;
   if (isTyping || !isOurs || byId("app").hidden || !(event.key in LETTERS)) return;
   event.preventDefault();
