@@ -159,6 +159,7 @@ def _stage_sandbox(paths: SandboxPaths, layout: Layout, stage: _Stage, held: Exi
                 continue
             note = f"it is broken: {error}" if paths.data.exists() else ""
         except WrongState as error:  # its record can't be read, or its disk is being started
+            shutil.rmtree(target, ignore_errors=True)
             note = str(error)
         if target.exists():
             stage.sandboxes += 1

@@ -143,10 +143,13 @@ def test_the_disk_of_one_in_error_is_kept(layout, tmp_path):
     assert record.load(paths).error == "its VMM ended"
 
 
-def test_one_in_error_that_is_at_work_is_named(layout):
+def test_one_in_error_that_is_at_work_is_named_and_the_rest_can_be_restored(layout, tmp_path):
     with locked(layout.sandbox(BROKEN).owner_lock):
-        made, _ = backed_up(layout)
+        made, data = backed_up(layout)
     assert any(BROKEN in note and "in the hands" in note for note in made.notes)
+    assert made.sandboxes == 2
+    restore(data, tmp_path / "to")
+    assert not Layout.find(tmp_path / "to").sandbox(BROKEN).data.exists()
 
 
 def test_a_record_that_cannot_be_read_is_named(layout):
