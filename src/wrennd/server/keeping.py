@@ -5,6 +5,7 @@ that is the SQLite file of its own, and the key of its first start.
 import os
 import shutil
 import sqlite3
+import stat
 from contextlib import closing
 from pathlib import Path
 
@@ -22,24 +23,41 @@ _PAGES = 1000  # copied at once: what writes meanwhile waits for so many
 def keep(layout: Layout, directory: Path) -> list[str]:
     """Copy it into a directory, also while the server works. What is missing, as sentences.
 
-    Errors: Error when the database can't be read.
+    The server's user owns what lies there: a link in its place is refused, not followed.
+
+    Errors: Error when the database or the key can't be read.
     """
     found, notes = settings(layout), []
     database = found.state_dir / DATABASE
-    if database.exists():
+    if os.path.lexists(database):
         copy_database(database, directory / DATABASE)
     else:
         notes.append(
             f"there is no database {database}; one elsewhere has to be backed up by its own means"
         )
-    if found.key_file.exists():
-        shutil.copyfile(found.key_file, directory / KEY)
-        (directory / KEY).chmod(0o600)
+    if os.path.lexists(found.key_file):
+        copy_key(found.key_file, directory / KEY)
     return notes
+
+
+def copy_key(source: Path, target: Path) -> None:
+    """Errors: Error when it is anything but a file."""
+    try:
+        fd = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise Error(f"the key {source} can't be copied: {error.strerror}") from error
+    with os.fdopen(fd, "rb") as there:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise Error(f"the key {source} can't be copied: it is no file")
+        with target.open("xb") as here:
+            os.fchmod(here.fileno(), 0o600)
+            shutil.copyfileobj(there, here)
 
 
 def copy_database(source: Path, target: Path) -> None:
     """As it is at one moment, whoever writes to it. Errors: Error."""
+    if source.is_symlink() or not source.is_file():
+        raise Error(f"the database {source} can't be copied: it is no file")
     try:
         with (
             closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True, timeout=_BUSY_S)) as there,
