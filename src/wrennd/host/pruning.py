@@ -68,8 +68,10 @@ def digests_in_use(layout: Layout) -> set[str] | None:
     """The digests of images and kernels that sandboxes were made of. None when the record of one
     can't be read: who can say what that one is made of?"""
     records, _ = _records(layout)
-    if records is None:
-        return None
+    return None if records is None else _digests(records)
+
+
+def _digests(records: list[Record]) -> set[str]:
     return {digest for found in records for digest in (found.image_digest, found.kernel_digest)}
 
 
@@ -103,8 +105,7 @@ def _published(layout: Layout, records: list[Record] | None) -> Iterator[_Doomed
     """Images and kernels that have no name any more."""
     if records is None:
         return
-    used = {digest for found in records for digest in (found.image_digest, found.kernel_digest)}
-    for path in ImageStore(layout).nameless(used):
+    for path in ImageStore(layout).nameless(_digests(records)):
         is_kernel = path.parent == layout.kernels
         yield _Doomed(
             kind="kernel" if is_kernel else "image",
