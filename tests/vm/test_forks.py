@@ -4,7 +4,6 @@ One source serves all tests. In it a program counts, and a file in memory and on
 known contents; so have its children, from the same count on.
 """
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from contextlib import ExitStack
 import pytest
 
 from leaks import LeakCheck
+from reaping import reap
 from wrennd.core.config import Config
 from wrennd.core.errors import InvalidInput, NotFound, SnapshotBroken, WrongState
 from wrennd.core.ids import new_sandbox_id
@@ -79,13 +79,6 @@ def shared_world(sandboxes):
         sandboxes.kill(each.id)
     reap()
     check.finish()
-
-
-def reap():
-    """VMMs that this process started and let go of, and another one killed: no parent but us."""
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
 
 
 @pytest.fixture

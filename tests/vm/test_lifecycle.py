@@ -4,7 +4,6 @@ One guest serves most of these tests. In it a program counts, and a file in memo
 have known contents: after each failure it must have gone on, with all its data.
 """
 
-import contextlib
 import dataclasses
 import os
 import signal
@@ -15,6 +14,7 @@ from contextlib import contextmanager
 import pytest
 
 from leaks import LeakCheck
+from reaping import reap
 from wrennd.core.config import Config
 from wrennd.core.deadline import Deadline
 from wrennd.core.errors import SnapshotBroken, SnapshotIncompatible, WrongState
@@ -74,13 +74,6 @@ def shared_world(sandboxes):
     sandboxes.kill(made)
     reap()
     check.finish()
-
-
-def reap():
-    """VMMs that this process started and let go of, and another one killed: no parent but us."""
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
 
 
 @pytest.fixture
