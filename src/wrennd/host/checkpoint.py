@@ -99,7 +99,6 @@ class Checkpoints:
             journal.update(state=state, pending=next_number(journal), needs_full=True)
             undo = held.enter_context(ExitStack())
             undo.callback(recovery.let_go_on, self.layout, self.network, journal, machine)
-            self.step("begun")
             yield machine, needs_full, undo
 
     def _take(
@@ -108,6 +107,7 @@ class Checkpoints:
         journal, paths = self.journal, self.journal.paths
         with ExitStack() as unasked:
             unasked.callback(journal.update, needs_full=needs_full)
+            self.step("begun")
             kind, parent = self._base(needs_full=needs_full)
             self._stop(machine, timings)
             unasked.pop_all()
