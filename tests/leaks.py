@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from whole_name import is_named
 from wrennd.linux import links, mountinfo, netns, nftables
 from wrennd.linux.rtnetlink import Rtnetlink
 
@@ -54,7 +55,9 @@ class Scope:
         directories = [os.fspath(self.run_root / found) for found in self.installations]
         directories += [os.fspath(path) for path in self.paths]
         names = [f"wrenn-{found}" for found in self.installations]
-        return any(word in text for word in directories + names)
+        return any(name in text for name in names) or any(
+            is_named(path, text) for path in directories
+        )
 
 
 @dataclass(frozen=True)
@@ -248,10 +251,13 @@ def _sockets(scope: Scope) -> Iterator[str]:
 
 
 def _files(scope: Scope) -> Iterator[str]:
-    """Below the run root: the directories of installations, and their leases."""
+    """Directories of installations, sandboxes and templates, and leases."""
     for found in scope.installations:
         below = scope.run_root / found
         yield from (os.fspath(path) for path in (below, *below.rglob("*")) if path.exists())
+    for path in scope.paths:  # sandboxes and templates of a data directory
+        if path.name in ("sandboxes", "templates"):
+            yield from (os.fspath(below) for below in path.glob("*/"))
     for lease in (scope.run_root / "slots").glob("*"):
         try:
             holder = json.loads(lease.read_text()).get("installation", "")
