@@ -33,6 +33,7 @@ def pytest_generate_tests(metafunc):
 
 @pytest.fixture(scope="session", autouse=True)
 def vmm_under_test(request):
+    """What several tests share asks for it by name: it ends with the VMM that it was made by."""
     name = getattr(request, "param", None)
     if name is None:
         yield
@@ -103,7 +104,7 @@ def start():
 
 
 @pytest.fixture(scope="module")
-def told(kernel, test_initrd, tmp_path_factory):
+def told(vmm_under_test, kernel, test_initrd, tmp_path_factory):
     """A running guest that the tests of a module share: what they change, they name.
 
     /dev/vdb may be written, /dev/vdc not, /dev/vdd takes 20 requests a second; eth0 and

@@ -29,7 +29,7 @@ PREFIX = "Create snapshot error: "
 
 
 @pytest.fixture(scope="module")
-def running(kernel, test_initrd, tmp_path_factory):
+def running(vmm_under_test, kernel, test_initrd, tmp_path_factory):
     """A guest whose dirty pages are tracked, or, as `ours` can too, are all that it has."""
     check = LeakCheck()
     with Server(tmp_path_factory.mktemp("running")) as server:

@@ -40,7 +40,7 @@ AFTER = "The requested operation is not supported after starting the microVM."
 
 
 @pytest.fixture(scope="module")
-def frozen(kernel, test_initrd, tmp_path_factory):
+def frozen(vmm_under_test, kernel, test_initrd, tmp_path_factory):
     """A Full snapshot, what its guest's data are, and its configuration. /dev/vdb is a drive."""
     check = LeakCheck()
     directory = tmp_path_factory.mktemp("frozen")

@@ -33,7 +33,7 @@ FAILED = (
 
 
 @pytest.fixture(scope="module")
-def frozen(kernel, test_initrd, tmp_path_factory):
+def frozen(vmm_under_test, kernel, test_initrd, tmp_path_factory):
     """A Full snapshot, its bytes, and what its guest's data are."""
     check = LeakCheck()
     directory = tmp_path_factory.mktemp("frozen")
