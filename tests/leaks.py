@@ -25,7 +25,7 @@ from wrennd.linux.rtnetlink import Rtnetlink
 
 RUN_ROOT = Path("/run/wrenn")
 # The kernel lets go of some things (links of a dead namespace, cgroups) a moment after their end.
-PATIENCE_S = 5.0
+PATIENCE_S = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)

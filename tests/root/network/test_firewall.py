@@ -411,7 +411,7 @@ def test_connections_have_a_limit(shared_world: World, guests: Guests) -> None:
 
 def test_a_dead_guest_is_told_to_the_host(shared_world: World, vacant: Guest) -> None:
     """Not silence: the slot itself answers when nobody does (after ARP's three seconds)."""
-    outcomes = shared_world.probe("host", ("tcp", vacant.slot["address"], 49983), seconds=8)
+    outcomes = shared_world.probe("host", ("tcp", vacant.slot["address"], 49983), seconds=60)
     assert outcomes == [PROHIBITED]
 
 
@@ -419,7 +419,7 @@ def test_segments_fit_the_uplink(shared_world: World, guests: Guests) -> None:
     """The guest believes in 1500 bytes; what is beyond allows less, and TCP is told so."""
     script = (
         "import socket\n"
-        f"s = socket.create_connection(('{INTERNET}', 80), timeout=5)\n"
+        f"s = socket.create_connection(('{INTERNET}', 80), timeout=60)\n"
         "print(s.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG))\n"
     )
     segment = int(shared_world.run("mine", "python3", "-I", "-c", script))
