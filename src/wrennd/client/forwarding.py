@@ -38,6 +38,10 @@ class Forwarding:
                     await self._by_proxy(reader, writer)
             except OSError:
                 writer.write(NOBODY if not self._server.is_local else b"")
+            except asyncio.CancelledError:
+                # The command ends. This is the task's outermost frame, and up to Python 3.11 a
+                # task of asyncio.start_server that ends cancelled is reported with a traceback.
+                pass
         writer.close()
 
     async def _straight(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

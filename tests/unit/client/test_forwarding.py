@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 
 import pytest
 
@@ -41,6 +42,32 @@ def test_on_the_server_s_machine_any_protocol_passes():
             return await exchanged(way("http://127.0.0.1:7070", port), b"no http \0 at all")
 
     assert asyncio.run(run()) == b"NO HTTP \0 AT ALL"
+
+
+def test_its_end_while_something_passes_is_no_failure():
+    """`wrenn forward` ends by Ctrl-C, whatever is connected."""
+    reported = []
+
+    async def run(there):
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: reported.append(context))
+        to_there = way("http://127.0.0.1:7070", there.getsockname()[1])
+        async with await asyncio.start_server(to_there.accepted, "127.0.0.1", 0) as server:
+            _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            led, _ = await loop.sock_accept(there)
+            open_ones = asyncio.all_tasks() - {asyncio.current_task()}
+            for each in open_ones:
+                each.cancel()
+            await asyncio.gather(*open_ones, return_exceptions=True)
+            led.close()
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+    with socket.create_server(("127.0.0.1", 0)) as there:
+        there.setblocking(False)
+        asyncio.run(run(there))
+    assert reported == []
 
 
 def test_a_closed_port_ends_the_connection():
