@@ -86,6 +86,7 @@ proto: $(VENV)/.dev ## Generate code from proto/
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" buf generate proto --template proto/buf.gen.yaml
 
 install: packages ## Put `wrenn` on PATH (PREFIX=/opt/wrenn, BINDIR=/usr/local/bin)
+	@echo "installing into $(PREFIX), and $(BINDIR)/wrenn"
 	@$(PYTHON) -m venv $(PREFIX)
 	@$(PREFIX)/bin/pip install --quiet .
 	@mkdir -p $(BINDIR)
