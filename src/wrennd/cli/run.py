@@ -17,7 +17,7 @@ HELP = "Boot a microVM, run a command in it, and remove the microVM."
 EXAMPLES = """\
 Examples:
   wrenn run -- python3 -c 'print(2 ** 100)'
-  wrenn run --copy ./app:/home/user/app --cwd /home/user/app -- python3 main.py
+  wrenn run --copy ./app:/tmp/app --cwd /tmp/app -- python3 main.py
   wrenn run -t -- bash"""
 
 

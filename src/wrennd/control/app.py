@@ -10,6 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from wrennd import control
 from wrennd.control import http_errors, web
 from wrennd.control.agent_client import AgentClient
+from wrennd.control.lasting import BreakingOff
 from wrennd.control.limits import BodyLimit, Counting
 from wrennd.control.routes import (
     administration,
@@ -59,6 +60,7 @@ def create_app(settings: Settings, database: Database, agent: AgentClient) -> Fa
     for module in (snapshots, administration, space, feed):
         app.include_router(module.router)
     bounds = settings.bounds
+    app.add_middleware(BreakingOff)
     app.add_middleware(BodyLimit, idle_s=bounds.body_s, taken_s=bounds.taken_s)
     app.add_middleware(Counting, metrics=services.metrics)
     app.openapi = lambda: document(app)  # type: ignore[method-assign]  # as FastAPI wants it

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -60,7 +60,8 @@ class Authentication:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._used: dict[str, float] = {}
-        self._open: dict[str, set[asyncio.Event]] = {}
+        self._open: dict[str, list[Callable[[], None]]] = {}
+        self._revoked: set[str] = set()  # since the start
 
     async def check(self, key: str | None) -> Caller:
         """Errors: Unauthorized, Unavailable."""
@@ -73,22 +74,32 @@ class Authentication:
         return Caller(project=found.project, key_id=found.id, name=found.name)
 
     @contextmanager
+    def when_revoked(self, caller: Caller, act: Callable[[], None]) -> Iterator[None]:
+        """Within the block `act` is called when the caller's key is revoked. It may not fail."""
+        acts = self._open.setdefault(caller.key_id, [])
+        acts.append(act)
+        if caller.key_id in self._revoked:  # since it was checked
+            act()
+        try:
+            yield
+        finally:
+            acts.remove(act)
+            if not acts:
+                self._open.pop(caller.key_id, None)
+
+    @contextmanager
     def revocation(self, caller: Caller) -> Iterator[asyncio.Event]:
         """For what stays open: the event is set when the caller's key is revoked."""
         event = asyncio.Event()
-        self._open.setdefault(caller.key_id, set()).add(event)
-        try:
+        with self.when_revoked(caller, event.set):
             yield event
-        finally:
-            self._open[caller.key_id].discard(event)
-            if not self._open[caller.key_id]:
-                del self._open[caller.key_id]
 
     async def revoke(self, project: str | None, key_id: str) -> None:
         """One of a project; None: of any. Errors: NotFound."""
         await self._database.run(lambda c: keys.revoke(c, project, key_id))
-        for event in self._open.get(key_id, ()):
-            event.set()
+        self._revoked.add(key_id)
+        for act in list(self._open.get(key_id, ())):
+            act()
 
     async def _mark(self, found: KeyRow) -> None:
         """When a key was used last, to the minute; a database that can't write is no reason."""

@@ -13,6 +13,7 @@ from wrennd.control.agent_client import AgentClient
 from wrennd.control.auth import Authentication
 from wrennd.control.bus import Bus
 from wrennd.control.creation import Creation
+from wrennd.control.ends import Ends
 from wrennd.control.forks import Forks
 from wrennd.control.metrics import Metrics
 from wrennd.control.reconciler import Reconciler
@@ -39,6 +40,7 @@ class Services:
     reconciler: Reconciler
     work: Work
     bus: Bus
+    ends: Ends
     metrics: Metrics
 
     @classmethod
@@ -69,6 +71,7 @@ class Services:
             reconciler=reconciler,
             work=work,
             bus=bus,
+            ends=Ends(bus),
             metrics=metrics,
         )
 

@@ -1,6 +1,7 @@
 """A WebSocket of a caller: who it is, its frames, and the ends that it may come to.
 
-It ends with what it shows, when its client leaves, when its key is revoked, and with the server.
+It ends with what it shows, when its client leaves, when its key is revoked, a while
+after its sandbox has ended (where nobody reads that), and with the server.
 Frames of clients are JSON objects in text frames; of a terminal's, binary ones as well.
 """
 
@@ -87,6 +88,15 @@ def parse_frame(text: str) -> dict[str, Any]:
     return frame
 
 
+class Cut(Exception):
+    """A WebSocket is ended, with a code and a reason for its client."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
 Show = Callable[[Session, str], Coroutine[Any, Any, None]]
 
 
@@ -102,8 +112,12 @@ async def serve(websocket: WebSocket, sandbox_id: str, show: Show) -> None:
         return
     services.metrics.sockets.inc()
     try:
-        with services.authentication.revocation(session.caller) as revoked:
-            await _shown(session, show(session, sandbox_id), revoked)
+        with (
+            services.authentication.revocation(session.caller) as revoked,
+            services.ends.of(sandbox_id) as ended,
+        ):
+            last_s = services.settings.bounds.last_s
+            await _shown(session, show(session, sandbox_id), _cut(revoked, ended, last_s))
     finally:
         services.metrics.sockets.dec()
 
@@ -150,13 +164,23 @@ async def _refuse(websocket: WebSocket, error: Error) -> None:
         await websocket.close(POLICY, str(error)[:120])
 
 
+async def _cut(revoked: asyncio.Event, ended: asyncio.Event, last_s: float) -> None:
+    """Until nothing may be shown any more. Errors: Cut."""
+    if await first_of(_until(revoked), _until(ended)):
+        raise Cut(POLICY, "this API key was revoked")
+    # What shows it ends by itself, with its last frames; but not while its client reads nothing.
+    await asyncio.sleep(last_s)
+    raise Cut(BROKEN, "the sandbox does not run any more")
+
+
 async def _shown(
-    session: Session, showing: Coroutine[Any, Any, None], revoked: asyncio.Event
+    session: Session, showing: Coroutine[Any, Any, None], cut: Coroutine[Any, Any, None]
 ) -> None:
     code, reason = NORMAL, ""
     try:
-        if not await first_of(showing, _until(revoked)):
-            code, reason = POLICY, "this API key was revoked"
+        await first_of(showing, cut)
+    except Cut as found:
+        code, reason = found.code, found.reason
     except (WebSocketDisconnect, RuntimeError):
         return  # the client left while it was written to
     except Error as error:

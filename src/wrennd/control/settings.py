@@ -26,6 +26,7 @@ class Bounds:
     database: how long for one transaction, when the database is there and says nothing.
     head, body: how long a request may take to arrive: its head, the next piece of its body.
     taken: how long an answer's next piece may wait for its client to read.
+    last: how long the last that a sandbox wrote may wait for its reader, once it has ended.
     ping: how often a WebSocket's client is asked whether it is there, and how long it may think.
     ready: how long what is done inside a sandbox waits for one that is on its way.
     """
@@ -37,6 +38,7 @@ class Bounds:
     head_s: float = 30.0
     body_s: float = 30.0
     taken_s: float = 120.0
+    last_s: float = 5.0
     ping_s: float = 20.0
     auth_frame_s: float = 5.0
     database_s: float = 20.0  # more than any wait for a lock: that one says what it is

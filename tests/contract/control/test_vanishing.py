@@ -18,7 +18,9 @@ from wrennd.core.deadline import Deadline
 LINGER_NONE = struct.pack("ii", 1, 0)
 # Short, where a test waits for them to pass; of the rest no test waits for the end.
 SHORT = Bounds(answer_s=60, auth_frame_s=60, head_s=3, body_s=1, taken_s=1, ping_s=1)
-PATIENT = Bounds(answer_s=60, auth_frame_s=60, head_s=60, body_s=60, taken_s=60, ping_s=60)
+PATIENT = Bounds(
+    answer_s=60, auth_frame_s=60, head_s=60, body_s=60, taken_s=600, ping_s=600, last_s=1
+)
 
 
 @pytest.fixture(scope="module")
@@ -151,12 +153,100 @@ def patient(tmp_path_factory):
 
 def test_a_revoked_key_s_stream_ends_also_when_nobody_reads(patient):
     box = patient.create()
-    made = patient.api.post("/v1/keys", json={"name": "short"}).json()
-    as_its_owner = type(patient)(**{**vars(patient), "key": made["key"]})
+    as_its_owner, revoke = with_a_key(patient)
     with socket_of(as_its_owner, box, "yes") as (raw, process):
         until(lambda: process.followers[0].qsize() >= 16, "a stream that is full")
-        patient.api.delete(f"/v1/keys/{made['id']}")
+        revoke()
         until(lambda: is_let_go(patient, process), "the end of what it held")
+        rest(raw)
+
+
+def with_a_key(server):
+    """The server as another of its keys' owner sees it; and what revokes that key."""
+    made = server.api.post("/v1/keys", json={"name": "short"}).json()
+
+    def revoke():
+        assert server.api.delete(f"/v1/keys/{made['id']}").status_code == 204
+
+    return type(server)(**{**vars(server), "key": made["key"]}), revoke
+
+
+@pytest.mark.parametrize("is_read", [True, False])
+def test_a_revoked_key_s_download_is_cut(patient, is_read):
+    box = patient.create()
+    as_its_owner, revoke = with_a_key(patient)
+    with connected(as_its_owner) as raw:
+        raw.sendall(head(as_its_owner, "GET", f"/v1/sandboxes/{box}/files?path={ENDLESS}"))
+        assert raw.recv(12) == b"HTTP/1.1 200"
+        revoke()
+        if is_read:
+            assert not rest(raw).endswith(b"0\r\n\r\n")  # it does not look whole
+        until(lambda: patient.agent.open["read_file"] == 0, "the download's end")
+
+
+def test_a_revoked_key_s_upload_leaves_nothing(patient):
+    box = patient.create()
+    at = f"/v1/sandboxes/{box}/files"
+    as_its_owner, revoke = with_a_key(patient)
+    with connected(as_its_owner) as raw:
+        announced = "Content-Length: 1000000"
+        raw.sendall(head(as_its_owner, "PUT", f"{at}?path=/tmp/half", announced))
+        raw.sendall(b"x" * 1000)
+        until(lambda: patient.agent.open["write_file"] == 1, "the upload's begin")
+        revoke()
+        assert rest(raw).startswith(b"HTTP/1.1 401")
+    until(lambda: patient.agent.open["write_file"] == 0, "the upload's end")
+    assert patient.api.get(at, params={"path": "/tmp/half"}).status_code == 404
+
+
+def test_a_revoked_key_s_command_is_answered(patient):
+    box = patient.create()
+    as_its_owner, revoke = with_a_key(patient)
+    body = json.dumps({"cmd": "sleep", "args": ["999"], "timeout_sec": 999}).encode()
+    with connected(as_its_owner) as raw:
+        raw.sendall(
+            head(
+                as_its_owner,
+                "POST",
+                f"/v1/sandboxes/{box}/exec",
+                "Content-Type: application/json",
+                f"Content-Length: {len(body)}",
+                "Connection: close",
+            )
+            + body
+        )
+        until(lambda: patient.agent.boxes[box].guest.processes, "the command's start")
+        revoke()
+        answer = rest(raw)
+        assert answer.startswith(b"HTTP/1.1 401")
+        assert b"this API key was revoked" in answer
+
+
+def test_who_revokes_his_own_key_is_told_so(patient):
+    as_its_owner, _ = with_a_key(patient)
+    headers = {"X-API-Key": as_its_owner.key}
+    keys = patient.api.get("/v1/keys").json()["keys"]
+    own = next(each["id"] for each in keys if as_its_owner.key.startswith(each["prefix"]))
+    done = httpx.delete(f"{patient.url}/v1/keys/{own}", headers=headers, timeout=60)
+    assert done.status_code == 204
+
+
+def test_a_stream_that_nobody_reads_ends_with_its_sandbox(patient):
+    box = patient.create()
+    with socket_of(patient, box, "yes") as (raw, process):
+        until(lambda: process.followers[0].qsize() >= 16, "a stream that is full")
+        patient.api.delete(f"/v1/sandboxes/{box}")
+        until(lambda: is_let_go(patient, process), "the end of what it held")
+        rest(raw)
+
+
+def test_a_download_that_nobody_reads_ends_with_its_sandbox(patient):
+    box = patient.create()
+    with connected(patient) as raw:
+        raw.sendall(head(patient, "GET", f"/v1/sandboxes/{box}/files?path={ENDLESS}"))
+        assert raw.recv(12) == b"HTTP/1.1 200"
+        patient.api.delete(f"/v1/sandboxes/{box}")
+        until(lambda: patient.agent.open["read_file"] == 0, "the download's end")
         rest(raw)
 
 

@@ -1,19 +1,21 @@
 """Files inside a sandbox, the same under /v1/sandboxes and /v1/capsules."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from protobuf import Oneof
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.types import Send
 
-from wrennd.control.agent_client import paced
+from wrennd.control.agent_client import closing, paced
 from wrennd.control.commands import DEFAULT_USER
 from wrennd.control.limits import UPLOAD_BYTES
 from wrennd.control.multipart import read_upload
 from wrennd.control.routes.inside import CALL_MS
-from wrennd.control.routes.parameters import ACTS, CallerOf, SandboxId, ServicesOf
+from wrennd.control.routes.parameters import ACTS, CallerOf, LastingCallerOf, SandboxId, ServicesOf
 from wrennd.control.services import Services
 from wrennd.core.errors import InvalidInput
 from wrennd.gen.hostagent import hostagent_pb as pb
@@ -114,7 +116,7 @@ def _entry(entry: pb.FileEntry | None) -> EntryShape:
 
 async def download(
     sandbox_id: SandboxId,
-    caller: CallerOf,
+    caller: LastingCallerOf,
     services: ServicesOf,
     path: Annotated[str, Query(min_length=1, max_length=MAX_PATH)],
     user: Annotated[str, Query(min_length=1, max_length=64)] = DEFAULT_USER,
@@ -124,7 +126,7 @@ async def download(
 
 
 async def read(
-    sandbox_id: SandboxId, caller: CallerOf, services: ServicesOf, body: PathShape
+    sandbox_id: SandboxId, caller: LastingCallerOf, services: ServicesOf, body: PathShape
 ) -> Response:
     """A file's content, streamed."""
     return await _read(services, caller.project, sandbox_id, check_path(body.path), body.user)
@@ -142,17 +144,28 @@ async def _read(
         return Response(b"", media_type=BYTES)
 
     async def content() -> AsyncIterator[bytes]:
-        yield bytes(first.chunk)
-        async for piece in pieces:
-            yield bytes(piece.chunk)
+        async with closing(pieces):
+            yield bytes(first.chunk)
+            async for piece in pieces:
+                yield bytes(piece.chunk)
 
-    return StreamingResponse(content(), media_type=BYTES)
+    return _Streamed(content(), media_type=BYTES)
+
+
+class _Streamed(StreamingResponse):
+    """One that ends what it shows when it is broken off: the host is to know at once, not when the
+    generator is collected."""
+
+    async def stream_response(self, send: Send) -> None:
+        assert isinstance(self.body_iterator, AsyncGenerator)
+        async with aclosing(self.body_iterator):
+            await super().stream_response(send)
 
 
 async def upload(
     request: Request,
     sandbox_id: SandboxId,
-    caller: CallerOf,
+    caller: LastingCallerOf,
     services: ServicesOf,
     path: Annotated[str, Query(min_length=1, max_length=MAX_PATH)],
     user: Annotated[str, Query(min_length=1, max_length=64)] = DEFAULT_USER,
@@ -165,14 +178,14 @@ async def upload(
 
 
 async def write(
-    request: Request, sandbox_id: SandboxId, caller: CallerOf, services: ServicesOf
+    request: Request, sandbox_id: SandboxId, caller: LastingCallerOf, services: ServicesOf
 ) -> Response:
     """Write the form's `file` to its `path`: 100 MB at most."""
     return await _write_form(request, sandbox_id, caller, services, UPLOAD_BYTES)
 
 
 async def write_stream(
-    request: Request, sandbox_id: SandboxId, caller: CallerOf, services: ServicesOf
+    request: Request, sandbox_id: SandboxId, caller: LastingCallerOf, services: ServicesOf
 ) -> Response:
     """Write the form's `file` to its `path`, as it arrives."""
     return await _write_form(request, sandbox_id, caller, services, None)

@@ -18,7 +18,7 @@ from wrennd.control.commands import (
     encoded,
     selector,
 )
-from wrennd.control.routes.parameters import ACTS, CallerOf, SandboxId, ServicesOf
+from wrennd.control.routes.parameters import ACTS, CallerOf, LastingCallerOf, SandboxId, ServicesOf
 from wrennd.control.services import Services
 from wrennd.control.shapes import Env
 from wrennd.core.errors import InvalidInput
@@ -113,7 +113,7 @@ class MetricsShape(BaseModel):
 
 
 async def execute(
-    sandbox_id: SandboxId, caller: CallerOf, services: ServicesOf, body: ExecShape
+    sandbox_id: SandboxId, caller: LastingCallerOf, services: ServicesOf, body: ExecShape
 ) -> Response:
     """Run a command to its end, or start one in the background (202)."""
     run = body.to_run()

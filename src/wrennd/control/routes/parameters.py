@@ -1,19 +1,45 @@
 """What routes have in common: who calls, which sandbox, Idempotency-Key, documented failures."""
 
+import asyncio
 import base64
 import binascii
 from typing import Annotated, Any
 
-from fastapi import Depends, Header, Path
+from fastapi import Depends, Header, Path, Request
 
 from wrennd.control.auth import Caller, authenticated
+from wrennd.control.lasting import LASTING, Lasting
 from wrennd.control.services import Services, services_of
 from wrennd.control.shapes import ErrorShape
-from wrennd.core.errors import InvalidInput
+from wrennd.core.errors import InvalidInput, Unauthorized, WrongState
 
 CallerOf = Annotated[Caller, Depends(authenticated)]
 ServicesOf = Annotated[Services, Depends(services_of)]
 SandboxId = Annotated[str, Path(pattern=r"^[a-z0-9]{20}$", description="20 of a-z and 0-9")]
+
+
+async def lasting_caller(
+    request: Request, sandbox_id: SandboxId, caller: CallerOf, services: ServicesOf
+) -> Caller:
+    """The dependency of routes. Errors: Unauthorized."""
+    lasting: Lasting = getattr(request.state, LASTING)
+    loop = asyncio.get_running_loop()
+    last_s = services.settings.bounds.last_s
+
+    def revoked() -> None:
+        lasting.break_off(Unauthorized("this API key was revoked"))
+
+    def ended() -> None:
+        reason = WrongState(f"sandbox {sandbox_id} does not run any more")
+        lasting.held.callback(loop.call_later(last_s, lasting.break_off, reason).cancel)
+
+    lasting.held.enter_context(services.authentication.when_revoked(caller, revoked))
+    lasting.held.enter_context(services.ends.call(sandbox_id, ended))
+    return caller
+
+
+LastingCallerOf = Annotated[Caller, Depends(lasting_caller)]
+
 TemplateName = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 IdempotencyKey = Annotated[
     str,
