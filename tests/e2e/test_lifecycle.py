@@ -178,7 +178,10 @@ def test_one_whose_vmm_died_is_listed_as_in_error_until_it_is_killed(data_dir, l
     assert "its VMM ended" in row["error"]
     assert layout.sandbox(made).disk.exists()
     assert [path.name for path in layout.run_dir.glob(made)] == []
-    assert wrenn(data_dir, "kill", made).returncode == 0
+    killed = wrenn(data_dir, "kill", made, "--json")
+    assert killed.returncode == 0
+    phases = ["vmm_end", "disk", "network", "cgroup", "files"]
+    assert list(json.loads(killed.stdout)["timings_ms"]) == phases
     assert made not in listed(data_dir, "--all")
     assert_clear(wrenn(data_dir, "kill", made), "no sandbox")
 

@@ -101,8 +101,8 @@ def test_json_and_timings(run):
 
 
 def test_a_timeout_is_124(run):
-    done = run("--timeout", "1", "--", "sleep", "1000")
-    assert done.returncode == 124
+    done = run("--timeout", "1", "--json", "--", "sleep", "1000")
+    assert done.returncode == json.loads(done.stdout)["exit_code"] == 124
     assert "1 s" in done.stderr
 
 

@@ -50,6 +50,6 @@ def exec_(  # noqa: PLR0913 - one parameter for each option is how Typer declare
                 code = follow.command(sandbox, wanted, printer, sandbox_stays=True)
         except follow.TimedOut:
             print(f"wrenn: the command did not end within {timeout:g} s", file=sys.stderr)
-            return follow.TIMED_OUT
+            code = follow.TIMED_OUT
         printer.finish(code, sandbox.id, timings)
     return code

@@ -92,7 +92,7 @@ def run(  # noqa: PLR0913 - one parameter for each option is how Typer declares 
                 code = follow.command(sandbox, wanted, printer)
     except follow.TimedOut:
         print(f"wrenn: the command did not end within {timeout:g} s", file=sys.stderr)
-        return follow.TIMED_OUT
+        code = follow.TIMED_OUT
     finally:
         if show_timings and not as_json:
             follow.print_timings(timings)

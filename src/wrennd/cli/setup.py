@@ -39,9 +39,17 @@ def setup(
     ] = None,
     data_dir: DataDir = None,
 ) -> None:
-    config = configured(data_dir)
     if storage_size is not None and storage is None:
         raise InvalidInput("--storage-size says how large --storage makes its filesystem")
+    wanted = {
+        "--force": force,
+        "--firecracker": firecracker is not None,
+        "--storage": storage is not None,
+    }
+    given = [name for name, is_given in wanted.items() if is_given]
+    if len(given) > 1:
+        raise InvalidInput(f"{' and '.join(given)} are separate steps", hint="give one at a time")
+    config = configured(data_dir)
     if storage is not None:
         standalone.make_volume(config, storage_size, Progress())
     elif firecracker is not None:

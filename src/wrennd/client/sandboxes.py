@@ -117,8 +117,16 @@ class ServerSandboxes:
         _note(found.source.timings, timings)
         return tuple(_forked(child) for child in found.children)
 
-    def kill(self, sandbox_id: str) -> None:
-        self.client.destroy(self.match(sandbox_id))
+    def kill(self, sandbox_id: str, *, timings: measured.Timings | None = None) -> None:
+        found = self.match(sandbox_id)
+        self.client.destroy(found)
+        if timings is not None:
+            self.note_last(found, timings)
+
+    def note_last(self, sandbox_id: str, timings: measured.Timings) -> None:
+        """The phases of its last operation, whose answer does not tell them."""
+        for operation in self.client.timings(sandbox_id)[:1]:
+            _note(Timings(total_ms=operation.total_ms, phases=operation.phases), timings)
 
     def match(self, sandbox_id: str) -> str:
         """The id that this is, or begins. Errors: NotFound, InvalidInput."""
@@ -144,8 +152,7 @@ class ServerSnapshots:
     ) -> None:
         found = self._sandboxes.match(sandbox_id)
         self._client.snapshot(found, name, pause=ends_paused)
-        for operation in self._client.timings(found)[:1]:
-            _note(Timings(total_ms=operation.total_ms, phases=operation.phases), timings)
+        self._sandboxes.note_last(found, timings)
 
     def list(self) -> "list[ListedTemplate]":
         found = (each for each in self._client.templates() if each.kind == SNAPSHOT)

@@ -155,7 +155,7 @@ class Sandboxes(Protocol):
         WrongState, and as of `pause`, when there are none at all.
         """
 
-    def kill(self, sandbox_id: str) -> None:
+    def kill(self, sandbox_id: str, *, timings: Timings | None = None) -> None:
         """Destroy one, running or not, with all that belongs to it alone."""
 
 

@@ -292,18 +292,22 @@ class LocalSandboxes:
             terms.accept(journal.record)
             yield journal
 
-    def kill(self, sandbox_id: str, terms: Terms = record.ANY) -> None:
+    def kill(
+        self, sandbox_id: str, terms: Terms = record.ANY, *, timings: Timings | None = None
+    ) -> None:
+        timings = timings or Timings()
         paths = self.layout.sandbox(self.match(sandbox_id))
         try:
             found = record.load(paths)
         except NotFound:
             return
         except WrongState:
-            self._kill_without_record(paths.data.name)
+            self._kill_without_record(paths.data.name, timings)
             return
         if found.owner is Owner.PROCESS:
             terms.accept(found)
-            self._end_with_owner(found.id)
+            with timings.phase("vmm_end"):
+                self._end_with_owner(found.id)
             return
         with (
             contextlib.suppress(NotFound),  # another command was faster
@@ -311,7 +315,7 @@ class LocalSandboxes:
         ):
             terms.accept(journal.record)
             journal.update(state=State.DESTROYING)
-            unmake(self.layout, self.network, found.id)
+            unmake(self.layout, self.network, found.id, timings)
 
     def _end_with_owner(self, sandbox_id: str) -> None:
         """End the VMM of a sandbox that belongs to a process, which then unmakes the rest."""
@@ -323,7 +327,7 @@ class LocalSandboxes:
             deadline.check(f"ending sandbox {sandbox_id}, which belongs to a wrenn run,")
             time.sleep(LOOK_S)  # its directory's end is nothing that can be waited for
 
-    def _kill_without_record(self, sandbox_id: str) -> None:
+    def _kill_without_record(self, sandbox_id: str, timings: Timings) -> None:
         """Remove one whose record says nothing that we understand. Errors: WrongState."""
         paths = self.layout.sandbox(sandbox_id)
         with record.taken_over(self.layout, paths) as is_ours:
@@ -332,7 +336,7 @@ class LocalSandboxes:
                     f"sandbox {sandbox_id} is in the hands of another command",
                     hint="try again when that is done",
                 )
-            unmake(self.layout, self.network, sandbox_id)
+            unmake(self.layout, self.network, sandbox_id, timings)
 
     def match(self, sandbox_id: str) -> str:
         return match_sandbox_id(sandbox_id, ids(self.layout))

@@ -10,6 +10,7 @@ import contextlib
 import signal
 
 from wrennd.core.deadline import Deadline
+from wrennd.core.timings import Timings
 from wrennd.host import record
 from wrennd.host.record import Record
 from wrennd.linux import process
@@ -23,21 +24,31 @@ from wrennd.storage.layout import Layout
 KILL_TIMEOUT_S = 10.0
 
 
-def unmake(layout: Layout, network: Network, sandbox_id: str) -> None:
+def unmake(
+    layout: Layout, network: Network, sandbox_id: str, timings: Timings | None = None
+) -> None:
     """Remove all that there is of one sandbox."""
-    free(layout, network, sandbox_id)
-    record.remove(layout, layout.sandbox(sandbox_id))
+    timings = timings or Timings()
+    free(layout, network, sandbox_id, timings)
+    with timings.phase("files"):
+        record.remove(layout, layout.sandbox(sandbox_id))
 
 
-def free(layout: Layout, network: Network, sandbox_id: str) -> None:
+def free(layout: Layout, network: Network, sandbox_id: str, timings: Timings | None = None) -> None:
     """Remove what a sandbox has beside its directory: VMM, device, network, cgroup, sockets."""
-    dm.mend(layout.installation, sandbox_id)  # who waits for a disk that stands can't be killed
-    kill_vmm(layout, network, sandbox_id)
-    dm.release(layout.installation, sandbox_id)
-    leftovers.remove(network, sandbox_id)
-    remove_cgroup(layout, sandbox_id)
-    record.remove_run_dir(layout, layout.sandbox(sandbox_id))
-    _reap(layout, sandbox_id)
+    timings = timings or Timings()
+    with timings.phase("vmm_end"):
+        dm.mend(layout.installation, sandbox_id)  # who waits for a disk that stands can't be killed
+        kill_vmm(layout, network, sandbox_id)
+    with timings.phase("disk"):
+        dm.release(layout.installation, sandbox_id)
+    with timings.phase("network"):
+        leftovers.remove(network, sandbox_id)
+    with timings.phase("cgroup"):
+        remove_cgroup(layout, sandbox_id)
+    with timings.phase("files"):
+        record.remove_run_dir(layout, layout.sandbox(sandbox_id))
+        _reap(layout, sandbox_id)
 
 
 def _reap(layout: Layout, sandbox_id: str) -> None:

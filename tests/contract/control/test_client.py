@@ -147,7 +147,9 @@ def test_as_commands_see_it(client):
         snapshots.create(made, "seen", Timings())
     assert [each.name for each in snapshots.list()] == ["seen"]
     snapshots.remove("seen")
-    sandboxes.kill(made)
+    timings = Timings()
+    sandboxes.kill(made, timings=timings)
+    assert timings.phases_ms
     with pytest.raises(NotFound):
         sandboxes.kill("zzzz")
 

@@ -173,12 +173,12 @@ class Sandboxes:
         paths = self._layout.sandbox(check_sandbox_id(sandbox_id))
         if not paths.data.exists():
             return False, timings
-        with bind(sandbox=sandbox_id), timings.phase("destroy"), ExitStack() as undo:
+        with bind(sandbox=sandbox_id), ExitStack() as undo:
             undo.callback(self._departures.forget, sandbox_id)
             if terms.cause:
                 self._departures.add(sandbox_id, terms.cause)
             try:
-                self._local.kill(sandbox_id, terms)
+                self._local.kill(sandbox_id, terms, timings=timings)
             except NotFound:
                 return False, timings
             self._activity.forget(sandbox_id)
