@@ -144,7 +144,9 @@ def snapshot(shared_world):
             "'date +%s > /hook; cat /count >> /hook' > /etc/wrenn/resume.d/10-look; "
             "chmod 755 /etc/wrenn/resume.d/10-look"
         )
-        script = "n=0; while :; do n=$((n + 1)); echo $n > /count; echo $n; sleep 0.05; done"
+        # By a rename: it may be frozen at any moment, also when a file that it writes is empty.
+        count = "echo $n > /count.new; mv /count.new /count; echo $n"
+        script = f"n=0; while :; do n=$((n + 1)); {count}; sleep 0.05; done"
         counting = held.enter_context(
             guest.envd.start(Command(argv=("sh", "-c", script), user="root"))
         )
