@@ -1,5 +1,6 @@
 """The HTTP dialect: what is answered to which bytes, whatever they ask for."""
 
+import contextlib
 import json
 import os
 import socket
@@ -197,7 +198,11 @@ def test_descriptors_that_come_along_are_not_kept(server, tmp_path):
 
 
 def open_paths(pid):
-    return [os.fspath(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()]
+    found = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # it was closed while we looked
+            found.append(os.fspath(link.readlink()))
+    return found
 
 
 def test_a_place_that_is_free_again_is_given_again(server):
