@@ -153,6 +153,22 @@ def test_children_are_whole_and_themselves(sandboxes, source):
     assert run(sandboxes, below, CHECK) == ""
 
 
+def test_a_child_that_cannot_be_begun_is_alone_with_that(sandboxes, source):
+    """Whatever the filesystem says: here that its directory is there already."""
+    taken, free = new_sandbox_id(), new_sandbox_id()
+    in_the_way = sandboxes.layout.sandbox(taken).data
+    with ExitStack() as held:
+        in_the_way.mkdir()
+        held.callback(in_the_way.rmdir)
+        with sandboxes.operation(source) as journal:
+            wanted = [forks.Wanted(id=taken), forks.Wanted(id=free)]
+            begun = sandboxes.fork_held(held, journal, wanted, lambda _: None, Timings())
+        ends = {child.id: child.error for child in forks.finish(begun)}
+    assert taken in str(ends[taken])
+    assert ends[free] is None
+    assert run(sandboxes, free, CHECK) == ""
+
+
 def check_tokens(sandboxes, ids):
     """Nobody's opens another's agent."""
     tokens = [sandboxes.layout.sandbox(each).token.read_text() for each in ids]

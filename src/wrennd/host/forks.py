@@ -32,6 +32,7 @@ from wrennd.snapshot import store
 from wrennd.snapshot.manifest import Facts
 from wrennd.snapshot.reader import Snapshot
 from wrennd.snapshot.validity import Here
+from wrennd.storage.overlay import full_is_no_capacity
 
 log = logging.getLogger(__name__)
 
@@ -128,6 +129,10 @@ class Source:
                     begun.append(_begin(held, found, snapshot, each, ground))
                 except Error as error:
                     failed.append(Forked(id=each.id, error=error))
+                except OSError as error:
+                    log.exception("a child could not be begun", extra={"sandbox": each.id})
+                    why = f"sandbox {each.id} could not be made: {error.strerror}"
+                    failed.append(Forked(id=each.id, error=Error(why)))
         return Fork(ground=ground, begun=begun, failed=failed)
 
     def _admitted(self, wanted: Sequence[Wanted]) -> tuple[list[Wanted], list[Forked]]:
@@ -171,7 +176,7 @@ def _begin(
         kernel_digest=source.kernel_digest,
         source=source.id,
     )
-    with ExitStack() as undo:
+    with full_is_no_capacity(ground.layout.sandboxes), ExitStack() as undo:
         journal = record.make(undo, ground.layout, child)
         shared = store.share(snapshot, journal.paths.generation(1))
         journal.update(generation=1)
