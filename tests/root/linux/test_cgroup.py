@@ -1,3 +1,4 @@
+import os
 import subprocess
 
 import pytest
@@ -5,7 +6,7 @@ import pytest
 from wrennd.core.deadline import Deadline
 from wrennd.linux.cgroup import Hierarchy
 
-PARENT = "wrenn-tstcgr"
+PARENT = f"wrenn-test{os.getpid()}"
 
 
 @pytest.fixture

@@ -299,7 +299,7 @@ def test_the_pager_is_confined(program, run_dir, snapshot):
 def test_the_pager_is_in_its_sandboxs_cgroup(run_dir, snapshot):
     hierarchy = Hierarchy.find()
     assert hierarchy is not None, "the tests of the root tier need a cgroup2 mount"
-    group = hierarchy.make("wrenn-tstpgr", "one")
+    group = hierarchy.make(f"wrenn-test{os.getpid()}", "one")
     try:
         where = place(run_dir, cgroup_procs=group.procs)
         with pagers.serve(snapshot.source(), where) as pager:
