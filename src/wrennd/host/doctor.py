@@ -16,9 +16,9 @@ from wrennd.core.config import Config
 from wrennd.core.errors import Error, ImageBroken, NotFound
 from wrennd.core.sizes import GIB, format_bytes
 from wrennd.host import choice, setup
-from wrennd.linux import pagemap, routes
+from wrennd.linux import pagemap, routes, userns
 from wrennd.linux.cgroup import Hierarchy
-from wrennd.linux.process import CLEAN_ENVIRONMENT
+from wrennd.linux.process import CLEAN_ENVIRONMENT, run
 from wrennd.linux.rtnetlink import Rtnetlink
 from wrennd.network import resolvers
 from wrennd.network.addressing import link_prefix
@@ -38,6 +38,7 @@ BETTER_TIER = (
     "needs a machine with hardware virtualization (bare metal, or a cloud machine with nested "
     "virtualization turned on), and for Firecracker its binary: wrenn setup --firecracker FILE"
 )
+USERNS_S = 30.0
 FIRST_RUN = "nothing to do: the first wrenn run builds them; wrenn setup does it now"
 SETUP_BYTES = 6 * GIB  # kernel, both images, what building them takes, and one sandbox
 # linux/capability.h: SYS_ADMIN, NET_ADMIN, MKNOD, SETUID, SETGID, CHOWN, KILL, SYS_CHROOT.
@@ -131,6 +132,23 @@ def _kernel(config: Config) -> Iterator[Check]:
         "told exactly",
         must=False,
     )
+    yield _check(
+        "user namespaces",
+        userns_problem(),
+        "sysctl user.max_user_namespaces must not be 0, and a container must allow them: needed "
+        "for wrenn image import, not to run",
+        "usable",
+        must=False,
+    )
+
+
+def userns_problem() -> str:
+    """Why no process can have one, as imports of images need it; "": one can. It is tried."""
+    try:
+        run(userns.wrapped(["true"]), timeout_s=USERNS_S)
+    except OSError as error:
+        return str(error)
+    return ""
 
 
 def _cgroups(config: Config) -> Iterator[Check]:

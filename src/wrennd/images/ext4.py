@@ -1,12 +1,11 @@
 """A tree of files becomes a sparse ext4 image, by mke2fs alone: nothing is mounted."""
 
-import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from wrennd.core.errors import ImageBroken
+from wrennd.linux import userns
 from wrennd.linux.process import CommandFailed, run
 
 MAKE_TIMEOUT_S = 300.0
@@ -47,10 +46,9 @@ def make_unprivileged(work: Path, tree: str, image: str, *, size_mib: int, label
 
     Owners in the image are the tree's as that namespace sees them.
     """
-    wrapper = (sys.executable, "-I", "-m", "wrennd.linux.userns", str(os.getpid()))
-    argv = (*wrapper, *_command(Path(tree), Path(image), size_mib, label))
+    argv = _command(Path(tree), Path(image), size_mib, label)
     with _explained(size_mib, label):
-        run(argv, timeout_s=MAKE_TIMEOUT_S, cwd=work)
+        run(userns.wrapped(argv), timeout_s=MAKE_TIMEOUT_S, cwd=work)
 
 
 def inodes(size_mib: int) -> int:

@@ -10,6 +10,7 @@ import ctypes
 import os
 import resource
 import sys
+from collections.abc import Sequence
 
 from wrennd.linux import confine
 from wrennd.linux.libc import check, function
@@ -49,6 +50,11 @@ def enter(parent: int, root: int | None = None) -> None:
     _limit()
     confine.bind_to_parent({"parent": parent})
     forswear()
+
+
+def wrapped(argv: Sequence[str | os.PathLike[str]]) -> tuple[str | os.PathLike[str], ...]:
+    """The command that runs `argv` so, and that ends with this process."""
+    return (sys.executable, "-I", "-m", "wrennd.linux.userns", str(os.getpid()), *argv)
 
 
 def forswear() -> None:
