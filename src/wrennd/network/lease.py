@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from wrennd.core.deadline import Deadline
@@ -84,16 +85,45 @@ class Leases:
             log.warning("unreadable lease", extra={"path": str(path)})
             return Lease(index=int(path.name), installation="", sandbox_id="")
 
+    def age_s(self, lease: Lease) -> float:
+        """How long ago it was taken."""
+        with contextlib.suppress(FileNotFoundError):
+            return time.time() - (self._directory / str(lease.index)).stat().st_mtime
+        return 0.0
+
     def leased(self, installation: str) -> list[Lease]:
         return [lease for lease in self.all() if lease.installation == installation]
 
     def take(
-        self, installation: str, sandbox_id: str, *, slots: int, is_free: Callable[[int], bool]
+        self,
+        installation: str,
+        sandbox_id: str,
+        *,
+        slots: int,
+        is_free: Callable[[int], bool],
+        is_forgotten: Callable[[Lease], bool] = lambda _: False,
     ) -> Lease:
         """Lease the next number that nobody holds and that `is_free` lets pass.
 
-        Errors: NoCapacity when all are held, or passed over.
+        is_forgotten: a lease of an installation that is not there any more, for example; such ones
+        are given up when all numbers are held. Errors: NoCapacity when all are held, or passed
+        over.
         """
+        wanted = partial(self._take, installation, sandbox_id, slots, is_free)
+        try:
+            return wanted()
+        except NoCapacity:
+            forgotten = [lease for lease in self.all() if is_forgotten(lease)]
+            if not forgotten:
+                raise
+        for lease in forgotten:
+            log.warning("nobody has the holder of this slot any more", extra=asdict(lease))
+            (self._directory / str(lease.index)).unlink()
+        return wanted()
+
+    def _take(
+        self, installation: str, sandbox_id: str, slots: int, is_free: Callable[[int], bool]
+    ) -> Lease:
         held = {lease.index for lease in self.all()}
         start = self._last() + 1
         passed_over = 0

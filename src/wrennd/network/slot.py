@@ -28,11 +28,12 @@ from wrennd.network.addressing import (
     TAP,
     UPLINK,
     Addressing,
+    netns_name,
     slot_addresses,
     slots_in,
 )
 from wrennd.network.firewall import REFUSED, SlotRules
-from wrennd.network.lease import Leases
+from wrennd.network.lease import Lease, Leases
 
 # Routes shorter than this many bits are default routes in disguise (VPNs split 0/0 into parts).
 MIN_ROUTE_BITS = 8
@@ -52,6 +53,9 @@ NO_IPV6 = {"ipv6/conf/all/disable_ipv6": 1, "ipv6/conf/default/disable_ipv6": 1}
 
 # The names of the steps, in their order: what a test can fail at.
 STEPS = ("lease", "name", "perimeter", "namespace", "veth", "host end", "uplink", "tap", "rules")
+
+# Of a lease without anything else: a slot that is made has more within milliseconds.
+FORGOTTEN_S = 600.0
 
 Step = Callable[[str], None]
 
@@ -164,6 +168,7 @@ def _lease(
             sandbox_id,
             slots=slots_in(network.pool),
             is_free=lambda index: _is_unused(host, network.pool, index),
+            is_forgotten=lambda lease: is_forgotten(network, lease),
         )
     held.callback(release, network, sandbox_id)
     return Addressing(
@@ -180,6 +185,16 @@ def release(network: Network, sandbox_id: str) -> None:
     with leases.lock(Deadline.after(30)):  # undoing has a time of its own
         leases.release(network.installation, sandbox_id)
         perimeter.dismantle_unused(network.installation, leases)
+
+
+def is_forgotten(network: Network, lease: Lease) -> bool:
+    """Whether its sandbox has nothing on this host: no run directory, no namespace. So it is when
+    somebody removed a data directory with sandboxes in it; and for a moment while a slot is made.
+    """
+    run = network.run_root / lease.installation / lease.sandbox_id
+    name = netns.NETNS_DIR / netns_name(lease.installation, lease.sandbox_id)
+    is_there = run.exists() or name.exists()
+    return not is_there and network.leases.age_s(lease) > FORGOTTEN_S
 
 
 def _is_unused(host: Rtnetlink, pool: IPv4Network, index: int) -> bool:

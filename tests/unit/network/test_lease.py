@@ -1,6 +1,8 @@
 """Who holds which number, in a directory of the test's own."""
 
+import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from wrennd.core.deadline import Deadline
 from wrennd.core.errors import DeadlineExceeded, NoCapacity
 from wrennd.network.lease import Lease, Leases
+from wrennd.network.slot import FORGOTTEN_S, Network, is_forgotten
 
 
 def take(leases: Leases, sandbox: str, *, installation: str = "aaaaaa", slots: int = 4) -> Lease:
@@ -64,6 +67,30 @@ def test_when_all_are_held(tmp_path: Path) -> None:
     assert "WRENN_NETWORK_POOL" in caught.value.hint
 
 
+def test_forgotten_ones_are_given_up_when_all_are_held(tmp_path: Path) -> None:
+    leases = Leases(tmp_path)
+    asked: list[str] = []
+
+    def is_forgotten(lease: Lease) -> bool:
+        asked.append(lease.sandbox_id)
+        return lease.sandbox_id in ("s1", "s2")
+
+    def again(sandbox: str) -> Lease:
+        with leases.lock(Deadline.after(5)):
+            return leases.take(
+                "aaaaaa", sandbox, slots=4, is_free=lambda _: True, is_forgotten=is_forgotten
+            )
+
+    assert [again(f"s{turn}").index for turn in range(4)] == [0, 1, 2, 3]
+    assert asked == []
+    assert again("s4").index == 1
+    assert sorted(asked) == ["s0", "s1", "s2", "s3"]
+    assert [lease.sandbox_id for lease in leases.all()] == ["s0", "s4", "s3"]
+    assert again("s5").index == 2
+    with pytest.raises(NoCapacity):
+        again("s6")
+
+
 def test_numbers_that_are_not_free_are_passed_over(tmp_path: Path) -> None:
     leases = Leases(tmp_path)
     with leases.lock(Deadline.after(5)):
@@ -114,3 +141,14 @@ def test_many_at_once_get_different_numbers(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert sorted(taken) == list(range(30))
+
+
+def test_a_slot_is_forgotten_when_there_is_nothing_else_of_it_for_long(tmp_path: Path) -> None:
+    network = Network(installation="aaaaaa", run_root=tmp_path)
+    lease = take(network.leases, "s" * 20)
+    assert not is_forgotten(network, lease)
+    long_ago = time.time() - 2 * FORGOTTEN_S
+    os.utime(tmp_path / "slots" / str(lease.index), (long_ago, long_ago))
+    assert is_forgotten(network, lease)
+    (tmp_path / lease.installation / lease.sandbox_id).mkdir(parents=True)
+    assert not is_forgotten(network, lease)
