@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from wrennd.core.config import Config
 
 HELP = "Show a sandbox's console."
+EMPTY = "nothing was written on this console since the sandbox booted, or was resumed"
 LOOK_S = 0.2  # a file on a tmpfs that another process writes: inotify would say no more
 
 
@@ -37,13 +38,22 @@ def logs(
     data_dir: DataDir = None,
 ) -> None:
     """By the server, or on the sandbox's own host. It is shown printable, line by line."""
-    read = _reader(configured(data_dir), sandbox_id)
+    show(_reader(configured(data_dir), sandbox_id), goes_on=follow)
+
+
+def show(read: Callable[[int], Piece], *, goes_on: bool) -> None:
+    """To stdout. `read` is asked by offset; NotFound and WrongState of it are an end, but at first.
+
+    Why there may be nothing is told: a resume begins a console anew, and few write on it later.
+    """
     first = piece = read(0)
+    if not first.content:
+        print(EMPTY, file=sys.stderr)
     while piece.console == first.console:
         sys.stdout.write(_printable(piece.content))
         sys.stdout.flush()
         if not piece.content:
-            if not follow:
+            if not goes_on:
                 return
             time.sleep(LOOK_S)
         try:
