@@ -53,6 +53,12 @@ def box(shared_world):
     return done.stdout.strip()
 
 
+def test_a_data_directory_has_one_server(command, shared_world):
+    said = command("up", code=125).stderr
+    assert f"runs already at {shared_world.url}" in said
+    assert "wrenn down ends it" in said
+
+
 def test_commands_use_the_server(command, box, shared_world):
     with contextlib.closing(shared_world.client()) as client:
         assert [each.id for each in client.list()] == [box]
