@@ -144,6 +144,10 @@ def test_nothing_sticks_out(logged_in, server, width):
     logged_in.see("#detail").to_be_visible()
     wide = "document.documentElement.scrollWidth"
     assert logged_in.page.evaluate(wide) <= width
+    whole = (
+        "[...document.querySelectorAll('.box')].every(box => box.scrollWidth <= box.clientWidth)"
+    )
+    assert logged_in.page.evaluate(whole)
 
 
 def test_the_policy_forbids_what_the_page_does_not_need(server):
