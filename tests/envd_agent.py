@@ -1,26 +1,25 @@
 """An envd to test against, and a client of it that shares no code with ours."""
 
 import base64
-import contextlib
 import http.client
 import inspect
 import json
 import os
 import secrets
-import select
-import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
 
+import own_namespaces
 import wrennd
+from wrennd.core.deadline import Deadline
+from wrennd.linux.cgroup import Cgroup, Hierarchy
 
 SOURCE = Path(wrennd.__path__[0]).parent
 # As the guest starts it: no site, and not through runpy.
@@ -29,8 +28,24 @@ PROGRAM = (
     "from wrennd.envd.__main__ import main; sys.exit(main(sys.argv[1:]))"
 )
 TIMEOUT_S = 20.0
+LOOPBACK = "127.0.0.1"
+INSTALLATION = f"test-envd-{os.getpid()}"
+GROUPS = f"wrenn-{INSTALLATION}"
 STREAM = "application/connect+json"
-LOCAL = {"tmp_path", "fresh_agent"}
+# Fixtures of what is only where the agent is a process of this machine.
+LOCAL = {"tmp_path", "local_agent", "local_freezable"}
+# Fixtures by which a test reaches an agent, wherever it runs.
+AGENTS = {
+    "agent",
+    "client",
+    "fresh_agent",
+    "freezable",
+    "guarded",
+    "limited_agent",
+    "new_agent",
+    "pausing",
+    "restorable",
+}
 RAW = {"Content-Type": "application/octet-stream"}
 
 
@@ -76,6 +91,15 @@ class Stream:
             self.chunks.append((name, base64.b64decode(data)))
         return event
 
+    def is_silent(self, seconds: float) -> bool:
+        """Whether nothing more comes for so long, behind what has come already."""
+        self.connection.sock.settimeout(seconds)
+        try:
+            self.rest()
+        except TimeoutError:
+            return True
+        return False
+
     def rest(self) -> "Stream":
         while self.next() is not None:
             pass
@@ -92,25 +116,46 @@ class Stream:
         self.close()
 
 
+class Connection(http.client.HTTPConnection):
+    """To an agent, wherever that listens."""
+
+    def __init__(self, agent: "Agent") -> None:
+        super().__init__(agent.address, agent.port, timeout=TIMEOUT_S)
+        self._agent = agent
+
+    def connect(self) -> None:
+        self.sock = self._agent.socket()
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
 @dataclass
 class Agent:
-    """An agent that listens. `pid` is 0 when it isn't a process of this machine."""
+    """An agent that listens. `pid` is 0 when it isn't a process of this machine.
+
+    network: a descriptor of the network that it listens in; -1 when it can be reached from here.
+    """
 
     address: str
     port: int
     pid: int = 0
     headers: dict = field(default_factory=dict)
+    network: int = -1
 
     @property
     def as_root(self) -> dict:
         """Headers of a command that root runs."""
         return user_header("root")
 
-    def connection(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection(self.address, self.port, timeout=TIMEOUT_S)
+    def entered(self) -> AbstractContextManager[None]:
+        """The calling thread in its network: where any other client than this has to be."""
+        return nullcontext() if self.network < 0 else own_namespaces.entered(self.network)
+
+    def connection(self) -> "Connection":
+        return Connection(self)
 
     def socket(self) -> socket.socket:
-        return socket.create_connection((self.address, self.port), timeout=TIMEOUT_S)
+        with self.entered():
+            return socket.create_connection((self.address, self.port), timeout=TIMEOUT_S)
 
     def http(self, method: str, target: str, body=None, headers=None):
         """Status, headers (lower case) and body of one request."""
@@ -187,11 +232,56 @@ class Agent:
         return self.http("GET", "/health")[0] == 204
 
     def rss_kib(self) -> int:
-        status = Path(f"/proc/{self.pid}/status").read_text()
-        return int(status.split("VmRSS:")[1].split()[0])
+        return int(self.told("status").split("VmRSS:")[1].split()[0])
 
     def open_files(self) -> int:
-        return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
+        status, body = self.fs("ListDir", {"path": "/proc/self/fd"}, **self.as_root)
+        assert status == 200, body
+        return len(body["entries"])
+
+    def children(self) -> list[str]:
+        """What the kernel says of each process that it has started and not reaped."""
+        pid = self.told("stat").split()[0]
+        lines = self.sh(
+            f"for child in $(cat /proc/{pid}/task/{pid}/children); do cat /proc/$child/stat; done",
+            headers=self.as_root,
+        )
+        return lines.output["stdout"].decode().splitlines()
+
+    def told(self, name: str) -> str:
+        """What the kernel says of it, by its own mouth: wherever it runs, it can read that."""
+        status, _, body = self.get(f"/proc/self/{name}", username="root")
+        assert status == 200, body
+        return body.decode()
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The files of the machine that an agent answers for, by the agent: while its gate is open.
+
+    root: where they are on the machine that it runs on; empty when that is the same.
+    """
+
+    agent: Agent
+    root: str
+
+    def path(self, name: str) -> str:
+        return f"{self.root}/{name}"
+
+    def read(self, name: str) -> str | None:
+        """None for what isn't there, or is no file."""
+        status, _, body = self.agent.get(self.path(name), username="root")
+        assert status in (200, 400, 404), body
+        return body.decode() if status == 200 else None
+
+    def write(self, name: str, text: str, **query: str) -> None:
+        reply = self.agent.put(self.path(name), text.encode(), username="root", **query)
+        assert reply[0] == 200, reply
+
+    def sh(self, script: str) -> None:
+        """As root, in its root."""
+        done = self.agent.sh(f"cd '{self.root}/' && {script}", headers=self.agent.as_root)
+        assert done.end["exitCode"] == 0, done.output
 
 
 @pytest.fixture
@@ -203,22 +293,29 @@ def folder(agent) -> Iterator[str]:
     agent.fs("Remove", {"path": path})
 
 
-def adopted(suites) -> dict:
-    """Fixtures and tests of other modules, to be run with another `agent`.
+def heavy(test):
+    """Of a test that takes too long in an emulated guest to be run there each time."""
+    test.is_heavy = True
+    return test
+
+
+def adopted(suites, *, heavy: bool = False) -> dict:
+    """Fixtures and tests of other modules, to be run with another `agent`: the heavy, or the rest.
 
     Left out is what can only be told on the agent's own machine. Tests get their module's name,
     so that none hides another.
     """
-    found = {}
+    found: dict = {}
     for suite in suites:
         prefix = suite.__name__.rpartition(".")[2]
         for name, value in vars(suite).items():
             if name.startswith("test_"):
                 wanted = set(inspect.signature(value).parameters)
-                if not LOCAL & wanted and wanted & {"agent", "freezable"}:
+                is_wanted = getattr(value, "is_heavy", False) == heavy
+                if is_wanted and wanted & AGENTS and not wanted & LOCAL:
                     found[f"{prefix}_{name.removeprefix('test_')}"] = value
             elif type(value).__name__ == "FixtureFunctionDefinition":
-                found[name] = value
+                assert found.setdefault(name, value) is value, f"there are two fixtures {name}"
     return found
 
 
@@ -228,32 +325,32 @@ def user_header(name: str) -> dict:
 
 @contextmanager
 def running(*options: str, program: str = PROGRAM) -> Iterator[Agent]:
-    """An envd of its own on a free port of the loopback, ended with the block."""
-    argv = [sys.executable, "-I", "-S", "-c", program, "--address", "127.0.0.1", *options]
-    if "--listen-fd" not in options:
-        argv += ["--port", "0"]
-    fds = tuple(int(options[i + 1]) for i, name in enumerate(options) if name == "--listen-fd")
-    with subprocess.Popen(
-        argv,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        pass_fds=fds,
-    ) as popen:
-        try:
-            assert select.select([popen.stdout], [], [], TIMEOUT_S)[0], "envd did not start"
-            line = popen.stdout.readline().decode()
-            assert line.startswith("envd: listening on ")
-            yield Agent("127.0.0.1", int(line.rsplit(":", 1)[1]), popen.pid)
-        finally:
-            if popen.poll() is None:
-                end_with_children(popen)
+    """An envd in namespaces of its own, ended with the block and all that it has started."""
+    argv = [sys.executable, "-I", "-S", "-c", program, "--address", LOOPBACK, *options]
+    passed = tuple(int(options[i + 1]) for i, name in enumerate(options) if name == "--listen-fd")
+    with own_namespaces.started(argv, pass_fds=passed) as started:
+        assert started.first_line.startswith("envd: listening on ")
+        port = int(started.first_line.rsplit(":", 1)[1])
+        # A socket that was passed to it is of this network.
+        yield Agent(LOOPBACK, port, started.pid, network=-1 if passed else started.network)
 
 
-def end_with_children(popen: subprocess.Popen) -> None:
-    """Stopped first: then it reaps nobody, and the pids stay whose they are."""
-    popen.send_signal(signal.SIGSTOP)
-    children = Path(f"/proc/{popen.pid}/task/{popen.pid}/children").read_text().split()
-    for pid in children:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(int(pid), signal.SIGKILL)
-    popen.kill()
+@contextmanager
+def running_with_groups(*options: str) -> Iterator[Agent]:
+    """As `running`; it has groups to freeze, in a cgroup of the test's own.
+
+    In CI a machine without cgroup2 is a failure: nobody would notice what isn't run.
+    """
+    hierarchy = Hierarchy.find()
+    if hierarchy is None:
+        if os.environ.get("CI"):
+            pytest.fail("groups can't be made without cgroup2")
+        pytest.skip("needs cgroup2 to make groups")
+    root = Path(hierarchy.mount) / GROUPS
+    root.mkdir()
+    try:
+        with running("--cgroups", os.fspath(root), *options) as agent:
+            yield agent
+    finally:
+        for path in (*root.glob("*/"), root):
+            Cgroup(path).remove(Deadline.after(60))

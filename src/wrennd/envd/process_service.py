@@ -71,7 +71,7 @@ class ProcessService:
         call.reply({"processes": [describe(one) for one in self._processes.running]})
 
     def update(self, call: Call, message: Message) -> None:
-        process = self._select(message)
+        process = self._running(message)
         if process.terminal_fd < 0:
             raise RpcError("failed_precondition", f"process {process.pid} has no terminal")
         pty = fields.message(message, "pty")

@@ -367,8 +367,6 @@ def test_compose_loses_nothing_when_it_fails(agent, folder):
 
 def test_a_full_disk_is_507(agent, folder):
     """The smallest disk that every target has is a tmpfs of its own."""
-    if agent.sh("id -u", headers=agent.as_root).output["stdout"] != b"0\n":
-        pytest.skip("needs root to mount a small disk")
     mount = f"mount -t tmpfs -o size=1m,mode=1777 none {folder}"
     assert agent.sh(mount, headers=agent.as_root).end["exitCode"] == 0
     try:

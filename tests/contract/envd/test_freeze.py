@@ -38,9 +38,7 @@ def test_frozen_processes_stand_still_and_so_do_their_streams(freezable, frozen)
     frozen()
     assert freezable.is_alive()
     # What was written before the freeze may still come, from the client's own buffers; no more.
-    ticker.connection.sock.settimeout(0.5)
-    with pytest.raises(TimeoutError):
-        list(iter(ticker.next, None))
+    assert ticker.is_silent(0.5)
     assert freezable.http("POST", "/unfreeze")[0] == 204
     send(freezable, cat.pid, b"later")
     assert cat.next()["data"] == {"stdout": base64.b64encode(b"later").decode()}
@@ -123,7 +121,7 @@ def test_descendants_are_in_the_group_too(freezable, frozen):
     assert b"/ptys\r\n" in done.output["pty"]
 
 
-def test_without_groups_it_is_refused(fresh_agent):
-    status, reply = freeze(fresh_agent)
+def test_without_groups_it_is_refused(local_agent):
+    status, reply = freeze(local_agent)
     assert (status, reply["code"]) == (501, 501)
-    assert fresh_agent.http("POST", "/unfreeze")[0] == 204
+    assert local_agent.http("POST", "/unfreeze")[0] == 204

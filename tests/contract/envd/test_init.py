@@ -83,13 +83,12 @@ def test_environment_is_replaced_and_requests_win(fresh_agent):
     assert fresh_agent.sh("echo $A$B").output["stdout"] == b"new\n"
 
 
-def test_default_directory(fresh_agent, tmp_path):
-    tmp_path.chmod(0o755)
-    init(fresh_agent, defaultWorkdir=str(tmp_path))
-    assert fresh_agent.sh("pwd").output["stdout"].decode().strip() == str(tmp_path)
+def test_default_directory(fresh_agent, folder):
+    init(fresh_agent, defaultWorkdir=folder)
+    assert fresh_agent.sh("pwd").output["stdout"].decode().strip() == folder
     assert fresh_agent.sh("pwd", cwd="/").output["stdout"] == b"/\n"
     init(fresh_agent, defaultWorkdir="")
-    assert fresh_agent.sh("pwd").output["stdout"].decode().strip() != str(tmp_path)
+    assert fresh_agent.sh("pwd").output["stdout"].decode().strip() != folder
 
 
 def test_repeating_an_order_changes_nothing(fresh_agent):

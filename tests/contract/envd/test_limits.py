@@ -4,7 +4,6 @@ import contextlib
 import gzip
 import hashlib
 import json
-import os
 import random
 import select
 import socket
@@ -16,7 +15,7 @@ import zlib
 import pytest
 
 from contract.envd.test_watch import Kept, Streamed
-from envd_agent import PROGRAM, STREAM, running
+from envd_agent import PROGRAM, STREAM, heavy, running
 from wrennd.linux.cgroup import Hierarchy
 
 MAX_IDLE_KIB = 20 << 10
@@ -26,9 +25,9 @@ MAX_GROWTH_KIB = 4 << 10
 FORBIDDEN = {"enum", "re", "typing", "dataclasses", "socket", "subprocess", "json", "asyncio"}
 
 
-def test_idle_memory(fresh_agent):
-    fresh_agent.run("true")
-    assert fresh_agent.rss_kib() < MAX_IDLE_KIB
+def test_idle_memory(new_agent):
+    new_agent.run("true")
+    assert new_agent.rss_kib() < MAX_IDLE_KIB
 
 
 def test_imports():
@@ -41,6 +40,7 @@ def test_imports():
     assert len(found.split()) < MAX_MODULES
 
 
+@heavy
 def test_a_slow_reader_costs_little_and_blocks_nobody(fresh_agent):
     fresh_agent.run("true")
     before = fresh_agent.rss_kib()
@@ -60,13 +60,9 @@ def test_a_slow_reader_who_leaves_frees_the_process(fresh_agent):
     assert other.rest().end["exitCode"] == 8
 
 
-def test_a_slow_download_costs_little(fresh_agent, tmp_path):
-    path = tmp_path / "large"
-    with path.open("wb") as file:
-        file.truncate(200 << 20)
-    path.chmod(0o644)
-    tmp_path.chmod(0o755)
-    fresh_agent.run("true")
+def test_a_slow_download_costs_little(fresh_agent, folder):
+    path = f"{folder}/large"
+    assert fresh_agent.run("truncate", "-s", str(200 << 20), path).end["exitCode"] == 0
     before = fresh_agent.rss_kib()
     connection = fresh_agent.connection()
     connection.request("GET", f"/files?path={path}")
@@ -86,24 +82,31 @@ def pieces(size, patterns=(b"a", b"bc", b"def")):
         yield patterns[number % len(patterns)] * ((1 << 20) // len(patterns[number % 3]) + 1)
 
 
-@pytest.mark.parametrize(
-    "mib", [128, pytest.param(1024, marks=pytest.mark.long)], ids=["128 MiB", "1 GiB"]
-)
 @pytest.mark.parametrize("how", ["raw", "form", "packed"])
-def test_long_streams_cost_little(fresh_agent, tmp_path, mib, how):
-    """Both directions; what is compared is the digest, since nobody holds so much."""
-    tmp_path.chmod(0o777)
-    path = f"{tmp_path}/large"
-    fresh_agent.put(path, b"warm")
-    fresh_agent.get(path)
-    before = fresh_agent.rss_kib()
+def test_long_streams_cost_little(local_agent, folder, how):
+    stream_both_ways(local_agent, f"{folder}/large", how, 128)
+
+
+@heavy
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("how", ["raw", "form", "packed"])
+def test_a_gibibyte_costs_as_little(fresh_agent, folder, how):
+    stream_both_ways(fresh_agent, f"{folder}/large", how, 1024)
+
+
+def stream_both_ways(agent, path, how, mib):
+    """Up and down again; what is compared is the digest, since nobody holds so much."""
+    agent.put(path, b"warm")
+    agent.get(path)
+    before = agent.rss_kib()
     sent = hashlib.sha256()
 
     def body():
         packer = zlib.compressobj(1, zlib.DEFLATED, 31)
         if how == "form":
             yield b'--X\r\nContent-Disposition: form-data; name="file"\r\n\r\n'
-        for data in pieces(mib << 20):
+        for data in watched(agent, before, pieces(mib << 20)):
             sent.update(data)
             yield packer.compress(data) if how == "packed" else data
         if how == "form":
@@ -114,28 +117,35 @@ def test_long_streams_cost_little(fresh_agent, tmp_path, mib, how):
     headers = {"Content-Encoding": "gzip"} if how == "packed" else {}
     if how == "form":
         headers = {"Content-Type": "multipart/form-data; boundary=X"}
-    assert fresh_agent.put(path, (data for data in body() if data), headers)[0] == 200
-    assert fresh_agent.rss_kib() - before < MAX_GROWTH_KIB
+    assert agent.put(path, (data for data in body() if data), headers)[0] == 200
     got = hashlib.sha256()
     accepted = {"Accept-Encoding": "gzip"} if how == "packed" else {}
     unpacker = zlib.decompressobj(31)
-    with contextlib.closing(fresh_agent.connection()) as connection:
+    with contextlib.closing(agent.connection()) as connection:
         connection.request("GET", f"/files?path={path}", headers=accepted)
         response = connection.getresponse()
-        while data := response.read(1 << 20):
+        for data in watched(agent, before, iter(lambda: response.read(1 << 20), b"")):
             got.update(unpacker.decompress(data) if how == "packed" else data)
     assert got.digest() == sent.digest()
-    assert fresh_agent.rss_kib() - before < MAX_GROWTH_KIB
 
 
-def test_a_bomb_blocks_nobody(fresh_agent, tmp_path):
+def watched(agent, before, stream):
+    """The pieces of a stream; every hundredth, and at its end, the agent's memory is looked at."""
+    for number, data in enumerate(stream):
+        if number % 100 == 99:
+            assert agent.rss_kib() - before < MAX_GROWTH_KIB
+        yield data
+    assert agent.rss_kib() - before < MAX_GROWTH_KIB
+
+
+@heavy
+def test_a_bomb_blocks_nobody(fresh_agent, folder):
     """A little that unpacks to a lot: others are answered while it does."""
-    tmp_path.chmod(0o777)
-    fresh_agent.put(f"{tmp_path}/f", b"")
+    fresh_agent.put(f"{folder}/f", b"")
     before = fresh_agent.rss_kib()
     bomb = gzip.compress(bytes(256 << 20), 1)
     head = (
-        f"POST /files?path={tmp_path}/f HTTP/1.1\r\nContent-Type: application/octet-stream\r\n"
+        f"POST /files?path={folder}/f HTTP/1.1\r\nContent-Type: application/octet-stream\r\n"
         f"Content-Encoding: gzip\r\nContent-Length: {len(bomb)}\r\nConnection: close\r\n\r\n"
     )
     with fresh_agent.socket() as sock:
@@ -151,10 +161,11 @@ def test_a_bomb_blocks_nobody(fresh_agent, tmp_path):
     assert fresh_agent.rss_kib() - before < MAX_GROWTH_KIB
 
 
-def test_a_large_removal_blocks_nobody(fresh_agent, tmp_path):
-    fresh_agent.sh(f"mkdir {tmp_path}/d; cd {tmp_path}/d; seq 30000 | xargs touch")
+@heavy
+def test_a_large_removal_blocks_nobody(fresh_agent, folder):
+    fresh_agent.sh(f"mkdir {folder}/d; cd {folder}/d; seq 30000 | xargs touch")
     with fresh_agent.socket() as sock:
-        body = json.dumps({"path": f"{tmp_path}/d"})
+        body = json.dumps({"path": f"{folder}/d"})
         sock.sendall(
             b"POST /filesystem.Filesystem/Remove HTTP/1.1\r\nContent-Type: application/json\r\n"
             + f"Content-Length: {len(body)}\r\n\r\n{body}".encode()
@@ -165,24 +176,26 @@ def test_a_large_removal_blocks_nobody(fresh_agent, tmp_path):
             answered += 1
         assert sock.recv(15) == b"HTTP/1.1 200 OK"
     assert answered > 3
-    assert not (tmp_path / "d").exists()
+    assert fresh_agent.fs("Stat", {"path": f"{folder}/d"})[0] == 404
 
 
-def test_lost_events_are_told_and_the_watch_goes_on(fresh_agent, tmp_path):
-    with contextlib.closing(Kept(fresh_agent, os.fspath(tmp_path), recursive=True)) as watch:
-        fresh_agent.sh(f"cd {tmp_path}; mkdir late; seq 20000 | xargs touch; seq 20000 | xargs rm")
+@heavy
+def test_lost_events_are_told_and_the_watch_goes_on(fresh_agent, folder):
+    with contextlib.closing(Kept(fresh_agent, folder, recursive=True)) as watch:
+        fresh_agent.sh(f"cd {folder}; mkdir late; seq 20000 | xargs touch; seq 20000 | xargs rm")
         status, body = fresh_agent.fs("GetWatcherEvents", {"watcherId": watch.id})
         assert (status, body["code"]) == (500, "data_loss")
         assert watch.changes() == []
-        fresh_agent.sh(f": > {tmp_path}/late/f")
+        fresh_agent.sh(f": > {folder}/late/f")
         assert watch.changes() == [("CREATE", "late/f")]
 
 
-def test_a_watch_that_nobody_reads_costs_little(fresh_agent, tmp_path):
-    with contextlib.closing(Streamed(fresh_agent, os.fspath(tmp_path), recursive=True)) as watch:
+@heavy
+def test_a_watch_that_nobody_reads_costs_little(fresh_agent, folder):
+    with contextlib.closing(Streamed(fresh_agent, folder, recursive=True)) as watch:
         watch.begin()
         # Enough to fill the stream, the sockets and the kernel's queue; long names do it sooner.
-        below = f"{tmp_path}/{'x' * 240}"
+        below = f"{folder}/{'x' * 240}"
         fresh_agent.sh(f"mkdir {below}; cd {below}; seq 20000 | xargs touch; seq 20000 | xargs rm")
         assert fresh_agent.is_alive()
         while (found := watch.next())[0] == 0:
@@ -206,12 +219,13 @@ REQUESTS = (
 )
 
 
-def test_damaged_requests_never_end_the_agent(fresh_agent, tmp_path):
+@heavy
+def test_damaged_requests_never_end_the_agent(fresh_agent, folder):
     """Bytes changed, dropped and doubled, the same ones in each run."""
     chance = random.Random(1)
     for number in range(600):
         request = bytearray(REQUESTS[number % len(REQUESTS)])
-        request = bytearray(bytes(request).replace(b"DIR", os.fsencode(tmp_path)))
+        request = bytearray(bytes(request).replace(b"DIR", folder.encode()))
         for _ in range(chance.randrange(4)):
             at = chance.randrange(len(request))
             match chance.randrange(3):
@@ -233,15 +247,15 @@ def test_damaged_requests_never_end_the_agent(fresh_agent, tmp_path):
     assert fresh_agent.sh("echo hi").output["stdout"] == b"hi\n"
 
 
-def test_groups_that_have_gone_are_an_error_and_not_the_end(freezable):
-    where = freezable.sh("cat /proc/self/cgroup").output["stdout"].decode()
+def test_groups_that_have_gone_are_an_error_and_not_the_end(local_freezable):
+    where = local_freezable.sh("cat /proc/self/cgroup").output["stdout"].decode()
     (line,) = [line for line in where.splitlines() if line.startswith("0::")]
     group = line.removeprefix("0::").removesuffix("/user")
     root = Hierarchy.find().mount / group.lstrip("/")
     (root / "ptys").rmdir()
-    status, _, body = freezable.http("POST", "/freeze")
+    status, _, body = local_freezable.http("POST", "/freeze")
     assert (status, json.loads(body)["code"]) == (500, 500)
-    assert freezable.sh("echo hi").output["stdout"] == b"hi\n"
+    assert local_freezable.sh("echo hi").output["stdout"] == b"hi\n"
 
 
 def test_pipelined_requests_behind_a_running_one_wait(fresh_agent):
@@ -274,21 +288,19 @@ def test_many_idle_connections_leave_room(fresh_agent):
     assert fresh_agent.is_alive()
 
 
-def test_it_runs_out_of_descriptors_and_recovers():
-    limited = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24)); {PROGRAM}"
-    with running(program=limited) as agent:
-        assert agent.run("true").end["exitCode"] == 0
-        started, refused = [], None
-        while refused is None:
-            stream = agent.start("sleep", "60")
-            if stream.error:
-                refused = stream.error
-            else:
-                started.append(stream)
-        assert refused["code"] == "resource_exhausted"
-        for stream in started:
-            stream.close()
-        assert agent.is_alive()
+def test_it_runs_out_of_descriptors_and_recovers(limited_agent):
+    assert limited_agent.run("true").end["exitCode"] == 0
+    started, refused = [], None
+    while refused is None:
+        stream = limited_agent.start("sleep", "60")
+        if stream.error:
+            refused = stream.error
+        else:
+            started.append(stream)
+    assert refused["code"] == "resource_exhausted"
+    for stream in started:
+        stream.close()
+    assert limited_agent.is_alive()
 
 
 @pytest.mark.parametrize(
@@ -304,11 +316,12 @@ def test_a_bad_command_line_is_explained(argv):
     assert "usage: envd" in done.stderr
 
 
-def test_a_taken_port_is_explained(agent):
-    argv = ["--address", "127.0.0.1", "--port", str(agent.port)]
-    done = subprocess.run(
-        [sys.executable, "-m", "wrennd.envd", *argv], capture_output=True, text=True, timeout=30
-    )
+def test_a_taken_port_is_explained(local_agent):
+    argv = [sys.executable, "-m", "wrennd.envd", "--address", local_agent.address, "--port"]
+    with local_agent.entered():
+        done = subprocess.run(
+            [*argv, str(local_agent.port)], capture_output=True, text=True, timeout=30
+        )
     assert done.returncode == 1
     assert "Address already in use" in done.stderr
 

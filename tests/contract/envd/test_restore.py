@@ -8,12 +8,12 @@ import base64
 import datetime
 import json
 import os
-import stat
 from http.client import HTTPException
 from pathlib import Path
 
 import pytest
 
+from envd_agent import heavy
 from wrennd.core.deadline import Deadline
 from wrennd.core.errors import GuestFailed, InvalidInput
 from wrennd.core.model import Command
@@ -49,7 +49,7 @@ def unfreeze(agent):
 
 
 @pytest.fixture
-def frozen(restorable):
+def pausing(restorable):
     """A function that freezes the first sandbox's guest, whose token is then `old`."""
     agent = restorable
     assert init(agent, "", order("old", FIRST, restored=False)) == (204, None)
@@ -65,33 +65,44 @@ def frozen(restorable):
 
 @pytest.fixture
 def hook(tree):
-    def make(name, script, mode=0o755):
-        path = tree / "etc/wrenn/resume.d" / name
-        path.write_text(f"#!/bin/sh\n{script}\n")
-        path.chmod(mode)
-        return path
+    def make(name, script, mode="755"):
+        tree.write(f"etc/wrenn/resume.d/{name}", f"#!/bin/sh\n{script}\n", mode=mode)
 
     return make
 
 
-def test_who_has_the_wrong_token_changes_nothing(restorable, tree, frozen):
+def identity(tree):
+    """All that says who the guest is."""
+    names = (
+        "proc/sys/kernel/hostname",
+        "etc/hostname",
+        "etc/hosts",
+        "etc/machine-id",
+        "var/lib/dbus/machine-id",
+        "run/wrenn/sandbox-id",
+        "usr/lib/wrenn/boot_id",
+    )
+    return {name: tree.read(name) for name in names}
+
+
+def test_who_has_the_wrong_token_changes_nothing(restorable, tree, pausing):
     stream = restorable.start("sh", "-c", "read x; echo $x")
-    agent = frozen()
-    before = {path: path.read_bytes() for path in tree.rglob("*") if path.is_file()}
+    before = identity(tree)
+    agent = pausing()
     for wrong in ("", "olds", "new", "ü"):
         assert init(agent, wrong, order("new"))[0] == 401
-    assert {path: path.read_bytes() for path in tree.rglob("*") if path.is_file()} == before
     assert agent.http("POST", "/unfreeze", headers=token("new"))[0] == 401
     # The old token is in force and the stream is open: to the guest this was a failed pause.
     assert unfreeze(agent) == (204, None)
+    assert identity(tree) == before
     selector = {"process": {"pid": stream.pid}}
     line = {"stdin": base64.b64encode(b"hello\n").decode()}
     assert agent.rpc("SendInput", selector | {"input": line})[0] == 200
     assert stream.rest().output["stdout"] == b"hello\n"
 
 
-def test_the_old_token_brings_the_new_one_and_nothing_is_served_between(frozen):
-    agent = frozen()
+def test_the_old_token_brings_the_new_one_and_nothing_is_served_between(pausing):
+    agent = pausing()
     for path in ("/metrics", "/envs", "/files?path=/etc/passwd"):
         assert agent.http("GET", path)[0] == 503
     status, reply = init(agent, "old", order("new"))
@@ -105,8 +116,8 @@ def test_the_old_token_brings_the_new_one_and_nothing_is_served_between(frozen):
     assert init(agent, "old", order("newer"))[0] == 401
 
 
-def test_connections_of_before_are_dropped_and_processes_go_on(restorable, frozen, tmp_path):
-    log = tmp_path / "log"
+def test_connections_of_before_are_dropped_and_processes_go_on(restorable, pausing, folder):
+    log = f"{folder}/log"
     script = f"while :; do echo tick | tee -a {log}; sleep 0.02; done"
     stream = restorable.start("sh", "-c", script)
     assert stream.next()["data"]
@@ -114,7 +125,7 @@ def test_connections_of_before_are_dropped_and_processes_go_on(restorable, froze
     idle.sendall(b"GET /health HTTP/1.1\r\n\r\n")
     assert idle.recv(4096).startswith(b"HTTP/1.1 204")
     half.sendall(b"POST /files?path=/tmp/x HTTP/1.1\r\nX-Access-Token: old\r\n")
-    agent = frozen()
+    agent = pausing()
     assert init(agent, "old", order("new"))[0] == 200
     for sock in (idle, half):
         with sock, pytest.raises(ConnectionResetError):
@@ -122,24 +133,23 @@ def test_connections_of_before_are_dropped_and_processes_go_on(restorable, froze
     with pytest.raises((HTTPException, OSError)):
         list(iter(stream.next, None))
     stream.close()
-    stood_at = log.stat().st_size
     agent.headers = token("new")
     unfreeze(agent)
     with agent.stream("Connect", {"process": {"pid": stream.pid}}, **agent.headers) as again:
         assert again.next() == {"start": {"pid": stream.pid}}
         # The first of it may be from before, kept for whoever comes late.
         assert again.next()["data"]
-        while log.stat().st_size <= stood_at:
+        stood_at = len(agent.get(log)[2])
+        while len(agent.get(log)[2]) <= stood_at:
             assert again.next()["data"]
     selector = {"process": {"pid": stream.pid}, "signal": "SIGNAL_SIGKILL"}
     assert agent.rpc("SendSignal", selector) == (200, {})
 
 
-def test_an_order_that_is_repeated_is_carried_out_once(frozen, hook, tree):
-    hook("10-count", f"echo x >> {tree}/count")
-    agent = frozen()
+def test_an_order_that_is_repeated_is_carried_out_once(pausing, hook, folder):
+    hook("10-count", f"echo x >> {folder}/count")
+    agent = pausing()
     assert init(agent, "old", order("new"))[0] == 200
-    boot_id = (tree / "usr/lib/wrenn/boot_id").read_text()
     with agent.socket() as since:
         since.sendall(b"GET /health HTTP/1.1\r\n\r\n")
         assert since.recv(4096).startswith(b"HTTP/1.1 204")
@@ -148,30 +158,43 @@ def test_an_order_that_is_repeated_is_carried_out_once(frozen, hook, tree):
             assert init(agent, "old", order("new"))[0] == 200
         since.sendall(b"GET /health HTTP/1.1\r\n\r\n")
         assert since.recv(4096).startswith(b"HTTP/1.1 204")
-    assert (tree / "usr/lib/wrenn/boot_id").read_text() == boot_id
     agent.headers = token("new")
     first = unfreeze(agent)
     assert [one["status"] for one in first[1]] == ["exit status 0"]
     assert unfreeze(agent) == first
-    assert (tree / "count").read_text() == "x\n"
+    assert agent.get(f"{folder}/count")[2] == b"x\n"
 
 
-def test_the_next_restore_is_another_one(frozen, hook, tree):
-    hook("10-count", f"echo $WRENN_FORMER_SANDBOX_ID $WRENN_SANDBOX_ID >> {tree}/count")
-    agent = frozen()
+def test_meanwhile_no_hook_runs_and_the_boot_id_stays(pausing, hook, tmp_path):
+    """What only who sees the guest's files from outside can tell: it serves none yet."""
+    hook("10-count", f"echo x >> {tmp_path}/count")
+    agent = pausing()
+    former = (tmp_path / "usr/lib/wrenn/boot_id").read_text()
+    assert init(agent, "old", order("new"))[0] == 200
+    boot_id = (tmp_path / "usr/lib/wrenn/boot_id").read_text()
+    for _ in range(5):
+        assert init(agent, "old", order("new"))[0] == 200
+    assert (tmp_path / "usr/lib/wrenn/boot_id").read_text() == boot_id != former
+    assert not (tmp_path / "count").exists()
+
+
+def test_the_next_restore_is_another_one(pausing, hook, folder):
+    hook("10-count", f"echo $WRENN_FORMER_SANDBOX_ID $WRENN_SANDBOX_ID >> {folder}/count")
+    agent = pausing()
     for presented, new, sandbox_id in (("old", "one", SECOND), ("one", "two", SECOND)):
         assert init(agent, presented, order(new, sandbox_id))[0] == 200
         agent.headers = token(new)
         assert len(unfreeze(agent)[1]) == 1
-        frozen()
+        pausing()
     # A pause that fails afterwards runs no hooks.
     assert unfreeze(agent) == (204, None)
-    assert (tree / "count").read_text() == f"{FIRST} {SECOND}\n{SECOND} {SECOND}\n"
+    said = agent.get(f"{folder}/count")[2].decode()
+    assert said == f"{FIRST} {SECOND}\n{SECOND} {SECOND}\n"
 
 
 @pytest.mark.parametrize("missing", ["accessToken", "sandboxId", "timestamp", "entropy"])
-def test_half_an_order_is_refused(frozen, missing):
-    agent = frozen()
+def test_half_an_order_is_refused(pausing, missing):
+    agent = pausing()
     body = order("new")
     del body[missing]
     assert init(agent, "old", body)[0] == 400
@@ -180,56 +203,54 @@ def test_half_an_order_is_refused(frozen, missing):
     assert unfreeze(agent) == (204, None)
 
 
-def test_the_guest_becomes_the_sandbox(restorable, tree, frozen):
-    former = (tree / "etc/machine-id").read_text()
-    boot_id = (tree / "usr/lib/wrenn/boot_id").read_text()
-    (tree / "var/lib/dbus/machine-id").write_text(former)
-    (tree / "etc/hostname").write_text(f"{FIRST}\n")
+def test_the_guest_becomes_the_sandbox(restorable, tree, pausing):
+    tree.write("etc/hosts", f"127.0.0.1 localhost\n127.0.1.1 {FIRST}\n10.0.0.1 {FIRST}\n")
+    tree.write("etc/hostname", f"{FIRST}\n")
+    tree.write("var/lib/dbus/machine-id", tree.read("etc/machine-id"))
+    former = identity(tree)
     stale = restorable.start("sh", "-c", "read x; echo $WRENN_SANDBOX_ID")
-    agent = frozen()
+    agent = pausing()
     assert init(agent, "old", order("new"))[1]["warnings"] == []
-    assert (tree / "proc/sys/kernel/hostname").read_text().strip() == SECOND
-    assert (tree / "etc/hostname").read_text() == f"{SECOND}\n"
-    hosts = f"127.0.0.1 localhost\n127.0.1.1 {SECOND}\n10.0.0.1 former\n"
-    assert (tree / "etc/hosts").read_text() == hosts
-    now = (tree / "etc/machine-id").read_text()
-    assert now != former
-    assert (len(now), int(now, 16) > 0) == (33, True)
-    assert (tree / "var/lib/dbus/machine-id").read_text() == now
-    assert (tree / "run/wrenn/sandbox-id").read_text() == f"{SECOND}\n"
-    assert (tree / "usr/lib/wrenn/boot_id").read_text() != boot_id
     agent.headers = token("new")
     unfreeze(agent)
+    now = identity(tree)
+    assert now["proc/sys/kernel/hostname"].strip() == SECOND
+    assert now["etc/hostname"] == now["run/wrenn/sandbox-id"] == f"{SECOND}\n"
+    assert now["etc/hosts"] == f"127.0.0.1 localhost\n127.0.1.1 {SECOND}\n10.0.0.1 {FIRST}\n"
+    assert now["etc/machine-id"] == now["var/lib/dbus/machine-id"] != former["etc/machine-id"]
+    assert (len(now["etc/machine-id"]), int(now["etc/machine-id"], 16) > 0) == (33, True)
+    assert now["usr/lib/wrenn/boot_id"] != former["usr/lib/wrenn/boot_id"]
     assert agent.sh("echo $WRENN_SANDBOX_ID").output["stdout"].decode() == f"{SECOND}\n"
     assert json.loads(agent.http("GET", "/envs")[2]) == {"WRENN_SANDBOX_ID": SECOND}
     stale.close()
 
 
-def test_what_a_user_renamed_stays_when_the_sandbox_is_the_same(frozen, tree):
-    agent = frozen()
-    (tree / "proc/sys/kernel/hostname").write_text("mine")
-    kept = {path: path.read_bytes() for path in tree.rglob("*") if path.is_file()}
+def test_what_a_user_renamed_stays_when_the_sandbox_is_the_same(pausing, tree):
+    tree.sh("echo mine > proc/sys/kernel/hostname")
+    kept = identity(tree)
+    agent = pausing()
     assert init(agent, "old", order("new", FIRST))[0] == 200
-    assert {path: path.read_bytes() for path in tree.rglob("*") if path.is_file()} == kept
+    agent.headers = token("new")
+    unfreeze(agent)
+    assert identity(tree) == kept
 
 
-def test_what_can_t_be_changed_is_told_and_no_more(frozen, tree):
-    agent = frozen()
-    (tree / "etc/machine-id").unlink()
-    os.mkfifo(tree / "etc/machine-id")
-    (tree / "etc/hosts").unlink()
-    (tree / "etc/hosts").mkdir()
+def test_what_can_t_be_changed_is_told_and_no_more(pausing, tree):
+    tree.sh("rm -f etc/machine-id etc/hosts; mkfifo etc/machine-id; mkdir etc/hosts")
+    agent = pausing()
     status, reply = init(agent, "old", order("new"))
     assert status == 200
     assert [text.split(" could")[0] for text in reply["warnings"]] == [
         "the host name",
         "the machine-id",
     ]
-    assert (tree / "run/wrenn/sandbox-id").read_text() == f"{SECOND}\n"
+    agent.headers = token("new")
+    unfreeze(agent)
+    assert tree.read("run/wrenn/sandbox-id") == f"{SECOND}\n"
 
 
-def test_variables_that_were_given_stay_unless_they_are_given_again(frozen):
-    agent = frozen()
+def test_variables_that_were_given_stay_unless_they_are_given_again(pausing):
+    agent = pausing()
     init(agent, "old", order("one", envVars={"A": "1"}))
     init(agent, "one", order("two"))
     agent.headers = token("two")
@@ -237,26 +258,25 @@ def test_variables_that_were_given_stay_unless_they_are_given_again(frozen):
     assert agent.sh("echo $A $WRENN_SANDBOX_ID").output["stdout"].decode() == f"1 {SECOND}\n"
 
 
-def test_hooks_run_in_order_as_root_before_anybody_else(restorable, frozen, hook, tree, tmp_path):
-    log, said = tmp_path / "log", tree / "said"
-    ticker = restorable.start("sh", "-c", f"while :; do echo | tee -a {log}; sleep 0.01; done")
-    assert ticker.next()["data"]
-    agent = frozen()
+def test_hooks_run_in_order_as_root_before_anybody_else(restorable, pausing, hook, tree, folder):
+    log, said = f"{folder}/log", f"{folder}/said"
     hook("20-second", f"echo second >> {said}; stat -c %s {log} >> {said}")
     hook("10-first", f"id -u >> {said}; stat -c %s {log} >> {said}; sleep 0.1")
     hook("30-env", f"echo $WRENN_SANDBOX_ID $WRENN_FORMER_SANDBOX_ID $HOME $PWD >> {said}")
-    hook("40-not-executable", f"echo no >> {said}", mode=0o644)
+    hook("40-not-executable", f"echo no >> {said}", mode="644")
     hook(".50-hidden", f"echo no >> {said}")
     hook("60-backup~", f"echo no >> {said}")
-    (tree / "etc/wrenn/resume.d/70-folder").mkdir()
+    tree.sh("mkdir etc/wrenn/resume.d/70-folder")
+    ticker = restorable.start("sh", "-c", f"while :; do echo | tee -a {log}; sleep 0.01; done")
+    assert ticker.next()["data"]
+    agent = pausing()
     init(agent, "old", order("new"))
-    assert not said.exists()
     agent.headers = token("new")
     _, reports = unfreeze(agent)
     assert [one["name"] for one in reports] == ["10-first", "20-second", "30-env"]
     assert {one["status"] for one in reports} == {"exit status 0"}
     assert reports[0]["ms"] >= 100
-    uid, one_size, second, other_size, env = said.read_text().splitlines()
+    uid, one_size, second, other_size, env = agent.get(said)[2].decode().splitlines()
     assert (uid, second) == ("0", "second")
     assert one_size == other_size
     assert env == f"{SECOND} {FIRST} /root /"
@@ -264,13 +284,13 @@ def test_hooks_run_in_order_as_root_before_anybody_else(restorable, frozen, hook
     ticker.close()
 
 
-def test_hooks_that_fail_are_told_and_the_others_run(frozen, hook, tree):
-    agent = frozen()
+def test_hooks_that_fail_are_told_and_the_others_run(pausing, hook, tree):
     hook("10-fails", "echo out; echo err >&2; exit 3")
     hook("20-killed", "kill -9 $$")
-    hook("30-no-program", "").write_text("#!/no/such/interpreter\n")
+    tree.write("etc/wrenn/resume.d/30-no-program", "#!/no/such/interpreter\n", mode="755")
     hook("40-loud", "head -c 1000000 /dev/zero | tr '\\0' x")
     hook("50-works", "echo fine")
+    agent = pausing()
     init(agent, "old", order("new"))
     agent.headers = token("new")
     _, reports = unfreeze(agent)
@@ -284,18 +304,33 @@ def test_hooks_that_fail_are_told_and_the_others_run(frozen, hook, tree):
         "50-works": "exit status 0",
     }
     assert agent.sh("true").end["exitCode"] == 0
-    log = tree / "run/wrenn/resume.log"
-    assert stat.S_IMODE(log.stat().st_mode) == 0o600
-    text = log.read_text()
+    log = "run/wrenn/resume.log"
+    entry = agent.fs("Stat", {"path": tree.path(log)}, **agent.as_root)[1]["entry"]
+    assert (entry["permissions"], entry["owner"]) == ("-rw-------", "root")
+    text = tree.read(log)
     assert text.startswith(("out\nerr\n== 10-fails: exit status 3\n", "err\nout\n=="))
     assert text.endswith("fine\n== 50-works: exit status 0\n")
     assert text.count("x") < 70_000
 
 
-def test_calls_while_hooks_run_wait_for_the_same_end(frozen, hook, tree):
-    os.mkfifo(tree / "go")
-    hook("10-waits", f"echo ran >> {tree}/said; read x < {tree}/go")
-    agent = frozen()
+@heavy
+@pytest.mark.long
+def test_a_hook_that_hangs_is_killed_after_its_ten_seconds(pausing, hook):
+    """By the limits that count; test_hooks.py has them with limits of its own."""
+    hook("10-hangs", "sleep 600 & wait")
+    hook("20-works", "")
+    agent = pausing()
+    init(agent, "old", order("new"))
+    agent.headers = token("new")
+    _, reports = unfreeze(agent)
+    assert [one["status"] for one in reports] == ["timed out", "exit status 0"]
+    assert reports[0]["ms"] >= 10_000
+
+
+def test_calls_while_hooks_run_wait_for_the_same_end(pausing, hook, tmp_path):
+    os.mkfifo(tmp_path / "go")
+    hook("10-waits", f"echo ran >> {tmp_path}/said; read x < {tmp_path}/go")
+    agent = pausing()
     init(agent, "old", order("new"))
     agent.headers = token("new")
     request = b"POST /unfreeze HTTP/1.1\r\nX-Access-Token: new\r\n\r\n"
@@ -303,30 +338,30 @@ def test_calls_while_hooks_run_wait_for_the_same_end(frozen, hook, tree):
     for call in calls:
         call.sendall(request)
     calls.pop().close()
-    writer = os.open(tree / "go", os.O_WRONLY)  # once the hook has opened it
+    writer = os.open(tmp_path / "go", os.O_WRONLY)  # once the hook has opened it
     assert agent.http("GET", "/metrics")[0] == 503
     assert agent.is_alive()
     os.close(writer)
     for call in calls:
         with call:
             assert call.recv(4096).startswith(b"HTTP/1.1 200")
-    assert (tree / "said").read_text() == "ran\n"
+    assert (tmp_path / "said").read_text() == "ran\n"
     assert agent.http("GET", "/metrics")[0] == 200
 
 
-def test_what_a_hook_leaves_behind_goes_on_and_is_frozen_next_time(frozen, hook, tmp_path):
+def test_what_a_hook_leaves_behind_goes_on_and_is_frozen_next_time(pausing, hook, tmp_path):
     log = tmp_path / "log"
     script = f"(while :; do echo >> {log}; sleep 0.01; done) >/dev/null 2>&1 </dev/null & "
     hook(
         "10-daemon", script + f"while [ ! -s {log} ]; do sleep 0.01; done; echo $! > {tmp_path}/pid"
     )
-    agent = frozen()
+    agent = pausing()
     init(agent, "old", order("new"))
     agent.headers = token("new")
     assert unfreeze(agent)[1][0]["status"] == "exit status 0"
     daemon = int((tmp_path / "pid").read_text())
     assert Path(f"/proc/{daemon}/cgroup").read_text().strip().endswith("/hooks")
-    frozen()
+    pausing()
     assert "frozen 1" in (cgroup_of(daemon) / "cgroup.events").read_text()
     assert unfreeze(agent) == (204, None)
     os.kill(daemon, 9)
@@ -342,7 +377,7 @@ def cgroup_of(pid):
     return Path(hierarchy.mount) / path.lstrip("/")
 
 
-def test_the_host_gets_in_however_many_were_connected(restorable, frozen):
+def test_the_host_gets_in_however_many_were_connected(restorable, pausing):
     crowd = [restorable.socket() for _ in range(520)]
     # The backlog holds those that were not accepted; the limit is what they have reached.
     crowd[0].sendall(b"POST /freeze HTTP/1.1\r\nX-Access-Token: old\r\n\r\n")
@@ -354,8 +389,13 @@ def test_the_host_gets_in_however_many_were_connected(restorable, frozen):
     assert unfreeze(restorable) == (200, [])
 
 
-def test_the_host_s_client(frozen, hook, restorable):
+def test_the_host_s_client(pausing, hook, restorable):
     hook("10-fails", "exit 3")
+    with restorable.entered():
+        restore_by_the_host_s_client(restorable)
+
+
+def restore_by_the_host_s_client(restorable):
     host = EnvdClient(restorable.address, restorable.port, token="old")
     with host.start(Command(argv=("cat",), user="", has_stdin=True)) as cat:
         assert host.freeze(10.0)
@@ -377,14 +417,15 @@ def test_the_host_s_client(frozen, hook, restorable):
     assert events == [Output("stdout", f"{SECOND}\n".encode()), Exit(0)]
     with pytest.raises(InvalidInput):
         host.init(token="x", sandbox_id="Not an id")
+    host.init(token="")
 
 
-def test_a_request_of_before_that_was_never_read_is_not_carried_out(restorable, frozen, tmp_path):
+def test_a_request_of_before_that_was_never_read_is_not_carried_out(pausing, folder):
     """It waited in the listener's queue: who sent it was told that nobody answered."""
-    mark = tmp_path / "mark"
-    agent = frozen()
+    mark = f"{folder}/mark"
+    agent = pausing()
     with agent.socket() as old:
-        body = json.dumps({"process": {"cmd": "touch", "args": [str(mark)]}}).encode()
+        body = json.dumps({"process": {"cmd": "touch", "args": [mark]}}).encode()
         envelope = b"\0" + len(body).to_bytes(4, "big") + body
         head = (
             "POST /process.Process/Start HTTP/1.1\r\nContent-Type: application/connect+json\r\n"
@@ -401,4 +442,4 @@ def test_a_request_of_before_that_was_never_read_is_not_carried_out(restorable, 
             reply = b""
         assert not reply or reply.startswith((b"HTTP/1.1 503", b"HTTP/1.1 401"))
     assert agent.sh("true").end["exitCode"] == 0
-    assert not mark.exists()
+    assert agent.get(mark)[0] == 404

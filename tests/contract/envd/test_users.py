@@ -92,10 +92,10 @@ def test_a_directory_on_path_that_is_closed_to_the_user_hides_nothing(agent, clo
     assert agent.run("true", envs=path, headers=other.header).end["exitCode"] == 0
 
 
-def test_default_user(fresh_agent):
-    order = json.dumps({"defaultUser": "nobody"})
+def test_default_user(fresh_agent, other):
+    order = json.dumps({"defaultUser": other.name})
     assert fresh_agent.http("POST", "/init", order)[0] == 204
-    assert fresh_agent.run("id", "-un").output["stdout"] == b"nobody\n"
+    assert fresh_agent.run("id", "-un").output["stdout"].decode() == f"{other.name}\n"
     done = fresh_agent.run("id", "-un", headers=user_header("root"))
     assert done.output["stdout"] == b"root\n"
 
