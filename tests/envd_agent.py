@@ -120,7 +120,7 @@ class Connection(http.client.HTTPConnection):
     """To an agent, wherever that listens."""
 
     def __init__(self, agent: "Agent") -> None:
-        super().__init__(agent.address, agent.port, timeout=TIMEOUT_S)
+        super().__init__(agent.address, agent.port, timeout=agent.timeout_s)
         self._agent = agent
 
     def connect(self) -> None:
@@ -133,6 +133,7 @@ class Agent:
     """An agent that listens. `pid` is 0 when it isn't a process of this machine.
 
     network: a descriptor of the network that it listens in; -1 when it can be reached from here.
+    timeout_s: of each wait for it.
     """
 
     address: str
@@ -140,6 +141,7 @@ class Agent:
     pid: int = 0
     headers: dict = field(default_factory=dict)
     network: int = -1
+    timeout_s: float = TIMEOUT_S
 
     @property
     def as_root(self) -> dict:
@@ -155,7 +157,7 @@ class Agent:
 
     def socket(self) -> socket.socket:
         with self.entered():
-            return socket.create_connection((self.address, self.port), timeout=TIMEOUT_S)
+            return socket.create_connection((self.address, self.port), timeout=self.timeout_s)
 
     def http(self, method: str, target: str, body=None, headers=None):
         """Status, headers (lower case) and body of one request."""
@@ -222,8 +224,8 @@ class Agent:
 
     def run(self, *argv: str, **options) -> Stream:
         """Start a process and read everything to its end."""
-        stream = self.start(*argv, **options)
-        return stream if stream.error else stream.rest()
+        with self.start(*argv, **options) as stream:
+            return stream if stream.error else stream.rest()
 
     def sh(self, script: str, **options) -> Stream:
         return self.run("/bin/sh", "-c", script, **options)

@@ -20,6 +20,8 @@ from wrennd.host.local import LocalSandboxes
 from wrennd.host.machine import Machine
 
 SECOND_PORT = 50_000
+# Emulated, and on a host that does other things too.
+TIMEOUT_S = 120.0
 HOOKS = "/etc/wrenn/resume.d"
 # What of a guest the suite changes for good.
 CHANGED = ("/etc/hosts", "/etc/hostname", "/etc/machine-id")
@@ -46,15 +48,18 @@ class GuestAgent(Agent):
 
 
 @contextmanager
-def guest(layout, image: str, **options) -> Iterator[GuestAgent]:
-    """The agent of a guest that is booted for the block."""
+def guest(layout, image: str, timeout_s: float = TIMEOUT_S, **options) -> Iterator[GuestAgent]:
+    """The agent of a guest that is booted for the block.
+
+    timeout_s: of each wait for it. options: of its SandboxSpec.
+    """
     spec = SandboxSpec(id=new_sandbox_id(), image=image, **options)
     parts = LocalSandboxes(Config(data_dir=layout.data_dir), print).parts(spec)
     machine = Machine.boot(spec, parts, Timings())
     try:
         machine.envd.init(token="")
         peer = machine.envd.peer
-        yield GuestAgent(peer.address, peer.port)
+        yield GuestAgent(peer.address, peer.port, timeout_s=timeout_s)
     finally:
         machine.close()
 
@@ -73,7 +78,7 @@ def second(agent: Agent, prefix: str = "") -> Iterator[Agent]:
         while b"listening on" not in stream.output["stdout"]:
             assert stream.next() is not None, stream.output
         try:
-            yield Agent(agent.address, SECOND_PORT)
+            yield Agent(agent.address, SECOND_PORT, timeout_s=agent.timeout_s)
         finally:
             selector = {"process": {"pid": stream.pid}}
             assert agent.rpc("SendSignal", selector | {"signal": 9}) == (200, {})

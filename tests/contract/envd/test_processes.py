@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from envd_agent import user_header
+from envd_agent import heavy, user_header
 
 
 def encoded(data: bytes) -> str:
@@ -311,6 +311,7 @@ def test_many_processes_at_once(agent):
         assert one.end["exitCode"] == number
 
 
+@heavy
 def test_nothing_is_left_of_ended_processes(fresh_agent):
     fresh_agent.run("true")
     before = fresh_agent.open_files()

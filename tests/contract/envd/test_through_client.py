@@ -22,7 +22,7 @@ from contract.envd import (
     test_users,
     test_watch,
 )
-from envd_agent import STREAM, TIMEOUT_S, Agent, Stream, adopted
+from envd_agent import STREAM, Agent, Stream, adopted
 from wrennd.core.deadline import Deadline
 from wrennd.core.errors import DeadlineExceeded
 from wrennd.host.envd_client import EnvdClient
@@ -62,7 +62,7 @@ class ClientAgent(Agent):
 
     def _wire(self):
         peer = EnvdClient(self.address, self.port).peer
-        deadline = Deadline.after(TIMEOUT_S)
+        deadline = Deadline.after(self.timeout_s)
         with self.entered():
             return Wire(dial(peer, deadline), peer, deadline)
 
