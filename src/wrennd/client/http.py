@@ -11,9 +11,12 @@ import httpx
 import wrennd
 from wrennd.client.calls import Answer, Call
 from wrennd.core.config import DEFAULT_BASE_URL, ClientConfig
-from wrennd.core.errors import DeadlineExceeded, Error, InvalidInput, Unavailable
+from wrennd.core.errors import DeadlineExceeded, Error, InvalidInput, Unauthorized, Unavailable
 
 CONNECT_S = 5.0
+WHERE_KEYS_ARE = (
+    "WRENN_API_KEY or ~/.config/wrenn/config.toml has one; wrenn up says where its first one is"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +44,7 @@ class Server:
         if not found.api_key:
             raise InvalidInput(
                 f"there is no key for {found.base_url}",
-                hint="WRENN_API_KEY or ~/.config/wrenn/config.toml has one; wrenn up says where "
-                "its first one is",
+                hint=WHERE_KEYS_ARE,
             )
         return found
 
@@ -101,13 +103,16 @@ def error_of(status: int, body: bytes) -> Error:
     """The error that an answer is."""
     try:
         said = json.loads(body)["error"]
-        return Error.from_wire({name: str(value) for name, value in said.items()})
+        found = Error.from_wire({name: str(value) for name, value in said.items()})
     except (ValueError, KeyError, TypeError, AttributeError):
         shown = body[:200].decode(errors="replace").strip()
         return Error(
             f"the server answered with status {status}: {shown}",
             hint="is it Wrenn's, and of this version?",
         )
+    if isinstance(found, Unauthorized):  # the server's hint is about headers
+        return Unauthorized(str(found), hint=WHERE_KEYS_ARE)
+    return found
 
 
 def raise_for(error: httpx.HTTPError, server: Server) -> NoReturn:

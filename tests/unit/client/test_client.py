@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from wrennd.client import AsyncClient, Client, calls, flows
-from wrennd.core.errors import Error, NotFound, Unavailable, WrongState
+from wrennd.core.errors import Error, NotFound, Unauthorized, Unavailable, WrongState
 
 BOX = {"id": "a" * 20, "state": "running", "template": "base", "new_field": 1}
 
@@ -91,6 +91,14 @@ def test_errors_are_known_by_their_code(server, act):
     with pytest.raises(WrongState, match="it is paused") as caught:
         act("get", "x")
     assert caught.value.hint == "resume it"
+
+
+def test_a_key_that_does_not_count_is_looked_for_where_it_is_set(server, act):
+    error = {"code": "unauthorized", "message": "it is unknown", "hint": "send X-API-Key"}
+    server.answers = [(401, {"error": error})]
+    with pytest.raises(Unauthorized, match="it is unknown") as caught:
+        act("get", "x")
+    assert "WRENN_API_KEY" in caught.value.hint
 
 
 def test_a_stranger_s_answer_is_an_error_that_says_so(server, act):
