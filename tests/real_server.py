@@ -8,7 +8,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import httpx
 
+from ports import free_port
 from whole_name import is_named
 from wrenn_command import WRENN, environment
 from wrennd.client.blocking import Client
@@ -36,8 +36,7 @@ class RealServer:
         self.layout = layout
         self.state_dir = STATE_ROOT / layout.installation
         self._log = log
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.listen = f"127.0.0.1:{free.getsockname()[1]}"
+        self.listen = f"127.0.0.1:{free_port()}"
         self.url = f"http://{self.listen}"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -110,6 +109,22 @@ class RealServer:
             self._process.kill()
             self._process = None
 
+    def secrets(self) -> dict[str, str]:
+        """What nobody may read in a log or a command line, to what it is."""
+        found = {(self.state_dir / "admin.key").read_text().strip(): "the key"}
+        for path in self.layout.sandboxes.glob("*/token"):
+            with contextlib.suppress(FileNotFoundError):  # it was destroyed
+                found[path.read_text().strip()] = f"the token of {path.parent.name}"
+        return found
+
+    def told(self, secrets: dict[str, str]) -> list[str]:
+        """Those of the secrets that stand in the log of all parts, or in their command lines."""
+        lines = self.text()
+        for pid in (pid for part in PARTS for pid in self.pids(part)):
+            with contextlib.suppress(OSError):
+                lines += Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+        return [name for secret, name in secrets.items() if secret in lines]
+
     def text(self) -> str:
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
@@ -130,11 +145,12 @@ def wait_until(is_so: Callable[[], bool], what: str, timeout_s: float) -> None:
 @contextmanager
 def serving(layout: Layout, log: Path) -> Iterator[RealServer]:
     """A server that is ready. At the end all sandboxes and templates of the API are destroyed, it
-    is stopped, and what it had for itself is removed."""
+    is stopped, and what it had for itself is removed. No secret of it was told to anybody."""
     server = RealServer(layout, log)
     try:
         server.start()
         yield server
+        assert server.told(server.secrets()) == []
         clear(server.client())
     finally:
         server.stop()

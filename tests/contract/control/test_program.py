@@ -4,7 +4,6 @@ import concurrent.futures
 import contextlib
 import json
 import signal
-import socket
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 from websockets.sync.client import connect
 
 from fakes.host_agent import ENDLESS, NOWHERE, FakeHostAgent, serving
+from ports import free_port
 from wrennd.control.store import keys
 from wrennd.core.deadline import Deadline
 from wrennd.linux import process
@@ -24,11 +24,6 @@ PATIENCE_S = 60
 def folder(tmp_path):
     with serving(FakeHostAgent(), tmp_path / "agent.sock"):
         yield tmp_path
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
 
 
 def arguments(folder, port, *more):

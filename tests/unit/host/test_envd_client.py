@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
+import ports
 from wrennd.core.deadline import Deadline
 from wrennd.core.errors import DeadlineExceeded, GuestFailed, InvalidInput, NoCapacity, VmmFailed
 from wrennd.core.model import Command
@@ -65,8 +66,7 @@ def vmm():
 
 @pytest.fixture
 def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
+    return ports.free_port()
 
 
 def test_nobody_there_until_the_deadline(free_port):
