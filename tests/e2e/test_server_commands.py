@@ -85,7 +85,7 @@ def test_children_go_on_where_their_source_is(command, box):
     said = command("exec", box, "--", "cat", "/dev/shm/mark").stdout
     assert said == "here\n"
     command("kill", *made, child["sandbox_id"])
-    assert "less than or equal to 20" in command("fork", box, "--count", "21", code=2).stderr
+    assert "it is 20 at most" in command("fork", box, "--count", "21", code=2).stderr
     assert "is stopped" in command("fork", made[0], code=125).stderr
 
 
