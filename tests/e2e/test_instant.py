@@ -145,6 +145,7 @@ def damage(directory, how):
     [
         "short memory",
         pytest.param("no disk", marks=pytest.mark.long),
+        pytest.param("newer format", marks=pytest.mark.long),
         pytest.param("wrong state", marks=pytest.mark.long),
         "wrong memory",
     ],
