@@ -20,7 +20,7 @@ from wrennd.core.errors import DeadlineExceeded, GuestFailed, VmmFailed
 from wrennd.core.timings import Timings
 from wrennd.host import pagers, record
 from wrennd.host.boot_args import boot_args
-from wrennd.host.envd_client import EnvdClient
+from wrennd.host.envd_client import EnvdClient, import_rpc
 from wrennd.host.group import limits_of, make_cgroup
 from wrennd.host.pagers import Pager
 from wrennd.host.patience import patiently
@@ -210,7 +210,8 @@ class Making:
         spec = RestoreSpec(tap=self._slot.tap)
         program = self.ground.program
         try:
-            return vm.restore(self.held, program, cell, spec, self.timings, before_load=get_ready)
+            calls = vm.Calls(while_starting=import_rpc, before_load=get_ready)
+            return vm.restore(self.held, program, cell, spec, self.timings, calls)
         except VmmFailed:
             # A pager that can't serve kills the VMM, and says why: SnapshotBroken.
             with contextlib.suppress(VmmFailed, DeadlineExceeded):
