@@ -58,7 +58,11 @@ def test_each_is_itself(run):
 @pytest.mark.parametrize(
     ("asked", "reason"),
     [
-        (("--memory", "128"), "no warm image of busybox with 1 vCPUs and 128 MiB"),
+        pytest.param(
+            ("--memory", "128"),
+            "no warm image of busybox with 1 vCPUs and 128 MiB",
+            marks=pytest.mark.long,
+        ),
         pytest.param(
             ("--vcpus", "2"),
             "no warm image of busybox with 2 vCPUs and 512 MiB",
