@@ -26,12 +26,12 @@ FIRECRACKER ?=
 LAB_ARGS ?=
 LAB_FIRECRACKER = $(if $(FIRECRACKER),--firecracker "$(FIRECRACKER)")
 
-.PHONY: help run test test-all lab lab-shell check bench bench-boot bench-pause bench-fork bench-pager bench-collapse bench-disk bench-envd bench-server fresh install proto clean packages test-packages
+.PHONY: help run test test-all lab lab-shell check bench bench-boot bench-start bench-pause bench-fork bench-pager bench-collapse bench-disk bench-envd bench-server fresh install proto clean packages test-packages
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
 
-run: $(VENV)/.installed ## Boot a microVM, run `echo hello` in it, clean up
+run: $(VENV)/.installed ## Make a microVM, run `echo hello` in it, clean up
 	@$(VENV)/bin/wrenn run -- echo hello
 
 test: $(VENV)/.dev test-packages ## Run the tests, WORKERS=2 at a time (at most 30 minutes)
@@ -57,6 +57,9 @@ bench: $(VENV)/.dev test-packages ## Measure all that has limits, medians of N=1
 
 bench-boot: $(VENV)/.dev test-packages ## Measure boot and exec, beside a bare QEMU
 	@$(VENV)/bin/python tests/bench/boot.py -n $(N)
+
+bench-start: $(VENV)/.dev test-packages ## Measure instant start, beside a script
+	@$(VENV)/bin/python tests/bench/start.py -n $(N)
 
 bench-pause: $(VENV)/.dev test-packages ## Measure pause and resume, beside a script
 	@$(VENV)/bin/python tests/bench/pause.py -n $(N)

@@ -5,7 +5,9 @@ is named by WRENN_TEST_DATA_DIR, else it is .cache/data of the repository; `wren
 in it what was made from other recipes or another guest agent than those of the working tree.
 
 Processes that share the tests of one session (pytest-xdist's workers) are each an installation of
-their own: all but the first have copies in directories beside that one, NAME-gw1 and so on.
+their own: all but the first have copies in directories beside that one, NAME-gw1 and so on. Each
+freezes its images itself (docs/instant.md): that boots guests, which are an installation's own. Not
+so in the lab host, where it would take longer than what it saves.
 """
 
 import os
@@ -15,7 +17,11 @@ import sys
 from functools import cache
 from pathlib import Path
 
-from wrennd.host import setup
+from wrennd.core.config import Config
+from wrennd.core.ids import new_sandbox_id
+from wrennd.core.model import SandboxSpec
+from wrennd.host import setup, warming
+from wrennd.host.local import LocalSandboxes
 from wrennd.storage.layout import Layout
 
 REPOSITORY = Path(__file__).parents[1]
@@ -34,7 +40,17 @@ def prepared_layout() -> Layout:
     layout = Layout.prepare(Path(os.environ.get("WRENN_TEST_DATA_DIR") or DEFAULT_DATA_DIR))
     setup.setup(layout, report=_report)
     worker = os.environ.get("PYTEST_XDIST_WORKER", FIRST_WORKER)
-    return layout if worker == FIRST_WORKER else _copied(layout, worker)
+    own = layout if worker == FIRST_WORKER else _copied(layout, worker)
+    if not os.environ.get("WRENN_LAB"):
+        _freeze(own)
+    return own
+
+
+def _freeze(layout: Layout) -> None:
+    here = LocalSandboxes(Config(data_dir=layout.data_dir), _report)
+    for name in IMAGES:
+        parts = here.parts(SandboxSpec(id=new_sandbox_id(), image=name))
+        warming.ensure(parts, _report)
 
 
 def _copied(layout: Layout, worker: str) -> Layout:

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-PROGRAMS = ("boot", "pause", "pager", "collapse", "server")
+PROGRAMS = ("boot", "start", "pause", "pager", "collapse", "server")
 
 
 def main() -> int:

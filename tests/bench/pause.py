@@ -128,7 +128,7 @@ def made(sandboxes: LocalSandboxes, held: ExitStack, **wanted: object) -> Subjec
 
 def with_history(sandboxes: LocalSandboxes, held: ExitStack, mem_mib: int, count: int) -> Subject:
     """A paused sandbox of so many generations, each with one command's work in it."""
-    subject = made(sandboxes, held, mem_mib=mem_mib)
+    subject = made(sandboxes, held, mem_mib=mem_mib, is_cold=True)
     subject.echo()
     subject.pause()
     for _ in range(count - 1):
@@ -252,7 +252,7 @@ def first_pause(sandboxes: LocalSandboxes, count: int) -> Iterator[bool]:
     for _ in range(count):
         for mem_mib in found:
             with ExitStack() as held:
-                subject = made(sandboxes, held, mem_mib=mem_mib)
+                subject = made(sandboxes, held, mem_mib=mem_mib, is_cold=True)
                 time.sleep(IDLE_S)
                 found[mem_mib].add(subject.pause())
                 (generation,) = subject.snapshot.manifest.generations

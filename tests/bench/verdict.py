@@ -22,11 +22,14 @@ class Samples:
     def median(self, name: str) -> float:
         return statistics.median(self._values[name])
 
-    def show(self, title: str, unit: str = "ms") -> None:
+    def show(self, title: str, unit: str = "ms", *, share_of: str = "") -> None:
+        """share_of: a name, of which each value's share is printed too."""
         print(f"\n{title}")
         for name, values in self._values.items():
             spread = f"({min(values):.0f} to {max(values):.0f}, n {len(values)})"
-            print(f"  {name:<34} {statistics.median(values):8.1f} {unit}  {spread}", flush=True)
+            median = statistics.median(values)
+            share = f"  {median / self.median(share_of):4.0%}" if share_of else ""
+            print(f"  {name:<34} {median:8.1f} {unit}{share}  {spread}", flush=True)
 
 
 def judge(

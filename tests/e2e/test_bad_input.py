@@ -76,7 +76,7 @@ def test_not_root(data_dir):
     """Imports first: the interpreter may lie where only root can read."""
     code = (
         "import os, sys, wrennd.host.local, wrennd.cli.main as m, wrennd.cli.commands as c\n"
-        "try: c.app(['run', '--nope'], standalone_mode=False)\n"
+        "try: c.app_for(['run'])(['run', '--nope'], standalone_mode=False)\n"
         "except Exception: pass\n"
         "os.setuid(65534); sys.argv[1:] = ['run', '--', 'true']; m.main()\n"
     )

@@ -85,7 +85,7 @@ def test_copies_of_files_and_trees(run, tmp_path):
 
 
 def test_json_and_timings(run):
-    done = run("--json", "--", "sh", "-c", "echo out; echo err >&2; exit 3")
+    done = run("--json", "--cold", "--", "sh", "-c", "echo out; echo err >&2; exit 3")
     told = json.loads(done.stdout)
     assert done.returncode == told["exit_code"] == 3
     assert (told["stdout"], told["stderr"]) == ("out\n", "err\n")
@@ -95,7 +95,7 @@ def test_json_and_timings(run):
         *("guest", "copy", "command"),
     ]
     assert 0 < sum(phases.values()) <= told["total_ms"]
-    timed = run("--timings", "--", "true")
+    timed = run("--timings", "--cold", "--", "true")
     assert timed.stdout == ""
     assert all(name in timed.stderr for name in (*phases, "total"))
 

@@ -62,6 +62,16 @@ def test_a_sandbox_s_whole_life(client):
     assert client.list() == ()
 
 
+def test_a_sandbox_of_a_frozen_image_is_restored_unless_it_is_to_boot(client):
+    for wish, phase in (({}, "vmm_load"), ({"cold": True}, "vmm_boot")):
+        box = client.create("busybox", **wish)
+        assert client.exec(box.id, "hostname").stdout == f"{box.id}\n"
+        phases = {one.name for done in client.timings(box.id) for one in done.phases}
+        assert phase in phases
+        assert not phases >= {"vmm_load", "vmm_boot"}
+        client.destroy(box.id)
+
+
 def test_all_of_it_is_killed_and_nothing_is_lost(shared_world, client):
     running, paused = (client.create(**SMALL) for _ in range(2))
     client.write_file(running.id, "/root/kept", b"kept")

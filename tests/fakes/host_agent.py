@@ -195,7 +195,8 @@ class FakeHostAgent(HostAgentService):
             if request.sandbox_id in self.boxes:
                 raise AlreadyExists(f"there is a sandbox {request.sandbox_id} already")
             if template.kind == "snapshot" and (
-                request.vcpus not in (0, template.vcpus)
+                request.cold
+                or request.vcpus not in (0, template.vcpus)
                 or request.mem_mib not in (0, template.mem_mib)
             ):
                 raise InvalidInput("a snapshot's vCPUs and memory are those that were frozen")

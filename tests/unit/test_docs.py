@@ -35,9 +35,9 @@ def test_no_error_code_is_documented_that_does_not_exist(code):
 def top_command():
     import typer
 
-    from wrennd.cli.commands import app
+    from wrennd.cli.commands import app_for
 
-    return typer.main.get_command(app)
+    return typer.main.get_command(app_for(()))
 
 
 def commands():

@@ -189,7 +189,9 @@ def load_paused(held, sandbox, directory):
         pager.wait_ready(Deadline.after(60))
 
     spec = RestoreSpec(tap=slot.tap, resume=False)
-    loaded = vm.restore(held, ground.program, cell, spec, Timings(), before_load=get_ready)
+    loaded = vm.restore(
+        held, ground.program, cell, spec, Timings(), vm.Calls(before_load=get_ready)
+    )
     return loaded, pager
 
 

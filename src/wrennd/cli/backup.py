@@ -45,7 +45,7 @@ def restore(
     config = configured(data_dir)
     with standalone.restoring(config, file) as found:
         notes = serving.put_back(found.layout, found.server, is_again=found.is_again)
-    _tell(notes)
+    _tell((*notes, "new sandboxes boot until wrenn setup has frozen the images"))
     print(
         f"{found.sandboxes} sandboxes are back in {config.data_dir}: wrenn ls --all, wrenn up",
         file=sys.stderr,

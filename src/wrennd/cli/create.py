@@ -40,6 +40,7 @@ def create(  # noqa: PLR0913 - one parameter for each option is how Typer declar
     env_file: options.EnvFile = None,
     dns: options.Dns = None,
     count: Count = 1,
+    cold: options.Cold = False,
     as_json: Json = False,
     show_timings: options.ShowTimings = False,
     data_dir: DataDir = None,
@@ -54,6 +55,7 @@ def create(  # noqa: PLR0913 - one parameter for each option is how Typer declar
             disk_mib=disk,
             dns=tuple(dns or ()),
             env=_environment(env_file, env),
+            is_cold=cold,
         )
         for _ in range(count)
     ]

@@ -20,6 +20,7 @@ from wrennd.core.config import terminal_type
 from wrennd.core.errors import CommandNotExecutable, CommandNotFound, Error
 from wrennd.core.model import Command
 from wrennd.core.sandboxes import Exit, Output, Running, Sandbox
+from wrennd.core.text import printable
 from wrennd.core.timings import Timings
 
 TIMED_OUT, NOT_EXECUTABLE, NOT_FOUND, READER_GONE = 124, 126, 127, 128 + signal.SIGPIPE
@@ -189,6 +190,8 @@ class Collected:
 
 
 def print_timings(timings: Timings) -> None:
+    for name, text in timings.notes.items():
+        print(f"{name:>16} {printable(text)}", file=sys.stderr)
     for name, ms in timings.phases_ms.items():
         print(f"{name:>16} {ms:9.1f} ms", file=sys.stderr)
     print(f"{'total':>16} {timings.total_ms:9.1f} ms", file=sys.stderr)

@@ -74,10 +74,10 @@ def _unwind(number: int, frame: FrameType | None) -> NoReturn:
 def _run() -> int:
     import typer
 
-    from wrennd.cli.commands import app
+    from wrennd.cli.commands import app_for
 
     try:
-        code = app(standalone_mode=False)
+        code = app_for(sys.argv[1:])(standalone_mode=False)
     except Error as error:
         return explain(error)
     except typer.TyperException as error:

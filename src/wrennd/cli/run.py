@@ -1,4 +1,4 @@
-"""`wrenn run`: boot a sandbox, run one command in it, and let both go."""
+"""`wrenn run`: make a sandbox, run one command in it, and let both go."""
 
 import sys
 from dataclasses import dataclass
@@ -11,9 +11,10 @@ from wrennd.cli.progress import Progress
 from wrennd.core.errors import InvalidInput
 from wrennd.core.ids import new_sandbox_id
 from wrennd.core.model import Command, SandboxRequest
+from wrennd.core.sandboxes import Sandbox
 from wrennd.core.timings import Timings
 
-HELP = "Boot a microVM, run a command in it, and remove the microVM."
+HELP = "Run a command in a microVM of its own, and remove the microVM."
 EXAMPLES = """\
 Examples:
   wrenn run -- python3 -c 'print(2 ** 100)'
@@ -53,6 +54,7 @@ def run(  # noqa: PLR0913 - one parameter for each option is how Typer declares 
     dns: options.Dns = None,
     interactive: options.Interactive = False,
     as_terminal: options.AsTerminal = False,
+    cold: options.Cold = False,
     as_json: Json = False,
     show_timings: options.ShowTimings = False,
     data_dir: DataDir = None,
@@ -76,6 +78,7 @@ def run(  # noqa: PLR0913 - one parameter for each option is how Typer declares 
         mem_mib=memory,
         disk_mib=disk,
         dns=tuple(dns or ()),
+        is_cold=cold,
     )
     printer = follow.Collected() if as_json else follow.Streamed()
     timings = Timings()
@@ -85,9 +88,7 @@ def run(  # noqa: PLR0913 - one parameter for each option is how Typer declares 
             sandboxes.temporary(request, timings) as sandbox,
             follow.alarm(timeout),
         ):
-            with timings.phase("copy"):
-                for item in copies:
-                    sandbox.upload(item.source, item.destination, user=user)
+            _upload(sandbox, copies, user, timings)
             with timings.phase("command"):
                 code = follow.command(sandbox, wanted, printer)
     except follow.TimedOut:
@@ -98,3 +99,9 @@ def run(  # noqa: PLR0913 - one parameter for each option is how Typer declares 
             follow.print_timings(timings)
     printer.finish(code, request.id, timings)
     return code
+
+
+def _upload(sandbox: Sandbox, copies: list[Copy], user: str, timings: Timings) -> None:
+    with timings.phase("copy"):
+        for item in copies:
+            sandbox.upload(item.source, item.destination, user=user)

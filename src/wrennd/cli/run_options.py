@@ -50,6 +50,9 @@ ExecTimeout = Annotated[
 Dns = Annotated[list[str] | None, Option(metavar="IP", help="Resolver to use (repeatable).")]
 Interactive = Annotated[bool, Option("-i", "--interactive", help="Pass our stdin to the command.")]
 AsTerminal = Annotated[bool, Option("-t", "--tty", help="Give the command a terminal: ours.")]
+Cold = Annotated[
+    bool, Option("--cold", help="Boot, also where a frozen guest could be restored instead.")
+]
 ShowTimings = Annotated[
     bool, Option("--timings", help="Print how long each phase took, on stderr.")
 ]

@@ -90,6 +90,7 @@ def create(  # noqa: PLR0913 - one for each field of the request
     dns: Sequence[str] = (),
     expiry: Expiry | None = None,
     metadata: Mapping[str, str] | None = None,
+    cold: bool = False,
     idempotency_key: str = "",
 ) -> Call[Sandbox]:
     """A new sandbox; it may still be starting when the answer comes (see `flows.create`)."""
@@ -105,6 +106,7 @@ def create(  # noqa: PLR0913 - one for each field of the request
             dns=list(dns) or None,
             expiry=_expiry(expiry),
             metadata=None if metadata is None else dict(metadata),
+            cold=cold or None,
         ),
         headers={"Idempotency-Key": idempotency_key} if idempotency_key else {},
         read=_one(Sandbox),

@@ -41,6 +41,7 @@ def create(  # noqa: PLR0913 - as the call
     dns: Sequence[str] = (),
     expiry: Expiry | None = None,
     metadata: Mapping[str, str] | None = None,
+    cold: bool = False,
     idempotency_key: str = "",
     timeout_s: float = PATIENCE_S,
 ) -> Flow[Sandbox]:
@@ -54,6 +55,7 @@ def create(  # noqa: PLR0913 - as the call
         dns=dns,
         expiry=expiry,
         metadata=metadata,
+        cold=cold,
         idempotency_key=idempotency_key or uuid.uuid4().hex,
     )
     return (yield from _settled(made, "create", timeout_s, wanted="running"))

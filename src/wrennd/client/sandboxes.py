@@ -74,6 +74,7 @@ class ServerSandboxes:
             "disk_mib": wanted.disk_mib,
             "env": wanted.env,
             "dns": wanted.dns,
+            "cold": wanted.is_cold,
             "idempotency_key": wanted.id,
         }
         try:

@@ -32,6 +32,7 @@ class Wanted:
     dns: tuple[str, ...] = ()
     expiry: Expiry = field(default_factory=Expiry)
     labels: Mapping[str, str] = field(default_factory=dict)
+    is_cold: bool = False
 
     def __post_init__(self) -> None:
         self.to_request("0" * 20)
@@ -105,6 +106,7 @@ class Creation:
             env=dict(wanted.env),
             dns=list(wanted.dns),
             expiry=mirror.to_expiry(wanted.expiry),
+            cold=wanted.is_cold,
         )
         try:
             return await self._operations.agent.rpc.create_sandbox(

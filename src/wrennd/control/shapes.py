@@ -49,6 +49,7 @@ class CreateShape(Asked):
     dns: Annotated[list[Annotated[str, Field(max_length=45)]], Field(max_length=8)] = []
     expiry: ExpiryShape = ExpiryShape()
     metadata: Labels = {}
+    cold: bool = False
 
 
 class ResumeShape(Asked):

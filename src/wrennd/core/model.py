@@ -59,7 +59,10 @@ class SandboxSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class SandboxRequest:
-    """What a user asks for. None means: as the template has it, or a base image's default."""
+    """What a user asks for. None means: as the template has it, or a base image's default.
+
+    is_cold: boot it, also where a frozen guest could be restored instead.
+    """
 
     id: str
     template: str = "base"
@@ -69,6 +72,7 @@ class SandboxRequest:
     env: Mapping[str, str] | None = None
     disk_mib: int | None = None
     expiry: Expiry = NEVER
+    is_cold: bool = False
 
     def __post_init__(self) -> None:
         self.to_spec()

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 class Holding:
     """One thing that takes disk.
 
-    kind: `image`, `kernel`, `template`, `sandbox`, `disk` or `generation` (of a sandbox), `cache`,
-    `leftover`. of: the sandbox that it is a part of, else empty. own_bytes: what would be free if
-    it went; total_bytes: that, and what it shares with others. note: what else is to be said.
+    kind: `image`, `warm` (one frozen), `kernel`, `template`, `sandbox`, `disk` or `generation` (of
+    a sandbox), `cache`, `leftover`. of: the sandbox that it is a part of, else empty. own_bytes:
+    what would be free if it went; total_bytes: that, and what it shares with others. note: what
+    else is to be said.
     """
 
     kind: str

@@ -8,13 +8,15 @@ from contextlib import contextmanager
 class Timings:
     """The phases of one operation. Not shared between threads.
 
-    `ended_at`: when each phase ended last, on the monotonic clock (seconds).
+    `ended_at`: when each phase ended last, on the monotonic clock (seconds). `notes`: what else is
+    to be said of it, by name, such as which of two ways was taken.
     """
 
     def __init__(self) -> None:
         self._started = time.monotonic()
         self._phases: dict[str, float] = {}
         self.ended_at: dict[str, float] = {}
+        self.notes: dict[str, str] = {}
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -36,7 +38,8 @@ class Timings:
         return (time.monotonic() - self._started) * 1000
 
     def to_json(self) -> dict[str, object]:
-        return {"timings_ms": self.phases_ms, "total_ms": round(self.total_ms, 1)}
+        timings = {"timings_ms": self.phases_ms, "total_ms": round(self.total_ms, 1)}
+        return {**self.notes, **timings}
 
     @property
     def phases_ms(self) -> dict[str, float]:

@@ -10,17 +10,20 @@ from typing import Any, BinaryIO
 from wrennd.archive import outfile
 from wrennd.archive.writer import Written
 from wrennd.core.config import Config
-from wrennd.core.errors import InvalidInput, NotFound
+from wrennd.core.errors import Error, InvalidInput, NotFound
+from wrennd.core.ids import new_sandbox_id
+from wrennd.core.model import SandboxSpec
 from wrennd.core.space import Pruning, Space
-from wrennd.host import exchange, firecracker, own_images, pruning, storage_setup
+from wrennd.host import exchange, firecracker, own_images, pruning, storage_setup, warming
 from wrennd.host import setup as builder
 from wrennd.host import space as disk_space
 from wrennd.host.backup import Backup, Staged, staged
 from wrennd.host.choice import probe_guest
-from wrennd.host.local import existing, require_root
+from wrennd.host.local import LocalSandboxes, existing, opened, require_root
 from wrennd.host.local_snapshots import LocalSnapshots
 from wrennd.host.restore import Restoring
 from wrennd.host.restore import restoring as unpacked
+from wrennd.images import recipe
 from wrennd.storage.images import ImageStore
 from wrennd.storage.layout import Layout
 
@@ -30,9 +33,22 @@ Report = Callable[[str], None]
 
 
 def setup(config: Config, *, force: bool, report: Report) -> None:
-    """Build the kernel and every image that is missing; all of them with `force`."""
+    """Build the kernel and each image that is missing, and freeze it; all of them with `force`."""
     require_root()
     builder.setup(Layout.prepare(config.data_dir), force=force, report=report)
+    with opened(config, report) as here:
+        for name in recipe.image_names():
+            _freeze(here, name, force=force, report=report)
+
+
+def _freeze(here: LocalSandboxes, name: str, *, force: bool, report: Report) -> None:
+    """An image whose sandboxes can't be made on this host is no less of an image."""
+    try:
+        parts = here.parts(SandboxSpec(id=new_sandbox_id(), image=name))
+    except Error as error:
+        report(f"{name}: its sandboxes will boot, since it could not be frozen: {error}")
+        return
+    warming.ensure(parts, report, force=force)
 
 
 def make_volume(config: Config, size_gib: int | None, report: Report) -> None:

@@ -28,6 +28,7 @@ from wrennd.host import exchange, record, templates
 from wrennd.host.reclaim import ids
 from wrennd.host.record import Owner, Record
 from wrennd.host.recovery import NOTHING_HELD
+from wrennd.host.warm import has_snapshot
 from wrennd.linux import files
 from wrennd.snapshot.reader import BASE_PREFIX, MANIFEST, open_snapshot
 from wrennd.storage.layout import Layout, SandboxPaths
@@ -177,7 +178,7 @@ def _stage_found(
     WrongState.
     """
     is_still = found.state in (State.PAUSED, State.ERROR)
-    if not found.generation and found.state is not State.ERROR:
+    if found.state is not State.ERROR and not has_snapshot(paths, found):
         return f"it is {found.state} and has no snapshot: it is not in the backup"
     target.mkdir(mode=0o700)
     if found.state is State.ERROR:

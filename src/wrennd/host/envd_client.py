@@ -2,7 +2,7 @@
 
 Synchronous; a method may be called from any thread, and each call has a connection of its own.
 RPCs go through the generated client (`envd_rpc.py`), which is imported when first needed, since
-that takes long; `wait_ready` does it while the guest boots.
+that takes long; `wait_ready` does it while the guest boots, a restore while its VMM starts.
 """
 
 import json

@@ -9,13 +9,22 @@ from contextlib import AbstractContextManager, contextmanager
 
 from wrennd.core.config import Config
 from wrennd.core.deadline import Deadline
-from wrennd.core.errors import HostUnsuitable, InvalidInput, NotFound, WrongState
+from wrennd.core.errors import (
+    DeadlineExceeded,
+    GuestFailed,
+    HostUnsuitable,
+    InvalidInput,
+    NotFound,
+    SnapshotBroken,
+    VmmFailed,
+    WrongState,
+)
 from wrennd.core.ids import match_sandbox_id, new_sandbox_id
 from wrennd.core.model import SandboxRequest, SandboxSpec, check_children
 from wrennd.core.sandboxes import Forked, Listed
 from wrennd.core.states import State, require
 from wrennd.core.timings import Timings
-from wrennd.host import capacity, choice, disk_watch, forks, record, recovery, templates
+from wrennd.host import capacity, choice, disk_watch, forks, record, recovery, templates, warm
 from wrennd.host.lifecycle import Lifecycle, check_fits
 from wrennd.host.local_sandbox import LocalSandbox
 from wrennd.host.machine import Machine, Parts, new_record
@@ -26,7 +35,7 @@ from wrennd.host.templates import Template
 from wrennd.host.unmake import kill_vmm, unmake
 from wrennd.linux.process import Guard
 from wrennd.snapshot.manifest import Facts
-from wrennd.snapshot.reader import open_snapshot
+from wrennd.snapshot.reader import Snapshot, open_snapshot
 from wrennd.snapshot.validity import Here
 from wrennd.storage.images import ImageStore, Kernel
 from wrennd.storage.layout import Layout, SandboxPaths
@@ -149,7 +158,37 @@ class LocalSandboxes:
         with timings.phase("prepare"):
             self._check_room(spec.mem_mib)
             parts = self.parts(spec)
-        return Machine.boot(spec, parts, timings, lives_on=lives_on)
+            found = warm.Cold(why="asked for") if wanted.is_cold else warm.find(parts, spec)
+        if isinstance(found, warm.Cold):
+            return _boot(spec, parts, found, timings, lives_on=lives_on)
+        return self._start_warm(wanted, parts, found, timings, lives_on=lives_on)
+
+    def _start_warm(
+        self,
+        wanted: SandboxRequest,
+        parts: Parts,
+        snapshot: Snapshot,
+        timings: Timings,
+        *,
+        lives_on: bool,
+    ) -> Machine:
+        """Restore a warm image; where that fails, boot. Errors: as of `Machine.boot`."""
+        spec = wanted.to_spec()
+        digests = {"image_digest": parts.image.digest, "kernel_digest": parts.kernel.digest}
+        try:
+            machine = Machine.spawn(
+                new_record(spec, lives_on=lives_on, **digests),
+                lambda directory: warm.share(self.layout, snapshot, directory),
+                parts.ground,
+                timings,
+                env=spec.env,
+            )
+        except (SnapshotBroken, VmmFailed, GuestFailed, DeadlineExceeded) as error:
+            warm.doubt(self.layout, snapshot, error)
+            cold = warm.Cold(why=f"its warm image could not be restored: {error}")
+            return _boot(spec, parts, cold, timings, lives_on=lives_on)
+        timings.notes["start"] = "warm"
+        return machine
 
     def _spawn(
         self, wanted: SandboxRequest, template: Template, timings: Timings, *, lives_on: bool
@@ -376,6 +415,14 @@ class LocalSandboxes:
         return choice.for_image(self._config, self.layout, spec, self._report)
 
 
+def _boot(
+    spec: SandboxSpec, parts: Parts, cold: warm.Cold, timings: Timings, *, lives_on: bool
+) -> Machine:
+    log.info("a sandbox boots", extra={"sandbox": spec.id, "why": cold.why})
+    timings.notes["start"] = f"cold: {cold.why}"
+    return Machine.boot(spec, parts, timings, lives_on=lives_on)
+
+
 def locked(wanted: SandboxRequest, facts: Facts) -> SandboxSpec:
     """What was asked for, of a template whose sizes are frozen. Errors: InvalidInput."""
     for what, asked, frozen in (
@@ -388,6 +435,11 @@ def locked(wanted: SandboxRequest, facts: Facts) -> SandboxSpec:
                 "frozen with them",
                 hint="leave the option out, or make another template",
             )
+    if wanted.is_cold:
+        raise InvalidInput(
+            f"sandboxes of {wanted.template!r} can't be booted: it is a frozen one",
+            hint="leave --cold out, or boot the image that it was made of",
+        )
     if wanted.dns:
         raise InvalidInput(
             f"sandboxes of {wanted.template!r} have the resolvers that it was frozen with",

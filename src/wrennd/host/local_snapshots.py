@@ -14,6 +14,7 @@ from wrennd.host.checkpoint import facts_of
 from wrennd.host.lifecycle import Lifecycle
 from wrennd.host.local import LocalSandboxes, existing, require_root
 from wrennd.host.record import Journal
+from wrennd.host.warm import has_snapshot
 from wrennd.snapshot.description import describe
 from wrennd.snapshot.reader import Snapshot, open_snapshot
 from wrennd.snapshot.verify import verify
@@ -110,10 +111,13 @@ class LocalSnapshots:
 
     def open(self, what: str) -> Snapshot:
         """A template, or a sandbox's newest snapshot. Errors: NotFound, WrongState without one."""
-        return open_snapshot(self._directory(what))
+        return open_snapshot(self._directory(what, has_to_be_own=True))
 
-    def _directory(self, what: str) -> Path:
-        """Of a template's name or of a sandbox's id: a name goes first."""
+    def _directory(self, what: str, *, has_to_be_own: bool = False) -> Path:
+        """Of a template's name or of a sandbox's id: a name goes first.
+
+        has_to_be_own: what it only has of a warm image is none.
+        """
         template = templates.find(self._layout, what)
         if template is not None:
             return template.directory
@@ -121,7 +125,7 @@ class LocalSnapshots:
             templates.get(self._layout, what)
         paths = self._layout.sandbox(self._sandboxes.match(what))
         found = record.load(paths)
-        if not found.generation:
+        if not (has_snapshot(paths, found) if has_to_be_own else found.generation):
             raise WrongState(
                 f"sandbox {found.id} has no snapshot", hint=f"wrenn pause {found.id} makes one"
             )

@@ -96,17 +96,24 @@ class Machine:
 
     @classmethod
     def boot(
-        cls, spec: SandboxSpec, parts: Parts, timings: Timings, *, lives_on: bool = False
+        cls,
+        spec: SandboxSpec,
+        parts: Parts,
+        timings: Timings,
+        *,
+        lives_on: bool = False,
+        is_frozen_later: bool = False,
     ) -> Self:
         """Make the sandbox and wait until its agent is ready.
 
+        is_frozen_later: also one that does not live on may be snapshotted.
         Phases: network, disk, vmm_start, vmm_configure, vmm_boot, guest. Errors: NoCapacity,
         HostUnsuitable, ImageBroken, VmmFailed, GuestFailed (with the console's last lines).
         """
         with ExitStack() as held:
             wanted = new_record(spec, lives_on=lives_on, image_digest=parts.image.digest)
             journal = record.make(held, parts.layout, wanted)
-            making = Making(held, journal, parts.ground, timings)
+            making = Making(held, journal, parts.ground, timings, is_frozen_later=is_frozen_later)
             making.slot()
             making.disk(
                 lambda driver, disk, uid: driver.create(
@@ -238,6 +245,14 @@ class Machine:
             held.callback(adopted.detach)
             envd = EnvdClient(found.address, token=paths.token.read_text(), vmm_pidfd=adopted.pidfd)
             return cls(Journal(paths, found), adopted, envd, held.pop_all())
+
+    def touched(self) -> bytes:
+        """What its guest has touched of the snapshot that it was made of, for a later pager.
+
+        Errors: VmmFailed, SnapshotBroken.
+        """
+        assert self._pager is not None, "only what was restored here has a pager of ours"
+        return self._pager.touched()
 
     def close(self) -> None:
         self._held.close()

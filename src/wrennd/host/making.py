@@ -20,7 +20,7 @@ from wrennd.core.errors import DeadlineExceeded, GuestFailed, VmmFailed
 from wrennd.core.timings import Timings
 from wrennd.host import pagers, record
 from wrennd.host.boot_args import boot_args
-from wrennd.host.envd_client import EnvdClient
+from wrennd.host.envd_client import EnvdClient, import_rpc
 from wrennd.host.group import limits_of, make_cgroup
 from wrennd.host.pagers import Pager
 from wrennd.host.patience import patiently
@@ -81,7 +81,8 @@ class Ground:
 class Making:
     """One machine on its way. The steps are called in the order in which they stand here.
 
-    held: gets what undoes them. `step` is told the name of each when it is done.
+    held: gets what undoes them. `step` is told the name of each when it is done. is_frozen_later:
+    its VMM gets a directory to write snapshots to.
     """
 
     held: ExitStack
@@ -89,6 +90,7 @@ class Making:
     ground: Ground
     timings: Timings
     step: Step = no_step
+    is_frozen_later: bool = False
 
     def __post_init__(self) -> None:
         """What the record says of the machine once it runs: written at once, in the end. Until
@@ -208,7 +210,8 @@ class Making:
         spec = RestoreSpec(tap=self._slot.tap)
         program = self.ground.program
         try:
-            return vm.restore(self.held, program, cell, spec, self.timings, before_load=get_ready)
+            calls = vm.Calls(while_starting=import_rpc, before_load=get_ready)
+            return vm.restore(self.held, program, cell, spec, self.timings, calls)
         except VmmFailed:
             # A pager that can't serve kills the VMM, and says why: SnapshotBroken.
             with contextlib.suppress(VmmFailed, DeadlineExceeded):
@@ -257,7 +260,7 @@ class Making:
         snapshot: Snapshot | None = None,
     ) -> Cell:
         paths, found = self.journal.paths, self.journal.record
-        if not self._ends_with_us:
+        if self._writes_snapshots:
             paths.out.mkdir(mode=0o700, exist_ok=True)
         return Cell(
             id=found.id,
@@ -271,13 +274,17 @@ class Making:
             dies_with_parent=self._ends_with_us,
             # The largest files that it may write: its disk, and its guest's memory (a memfd).
             max_file_bytes=max(self.ground.driver.size(paths.disk), found.mem_mib << 20),
-            out_dir=None if self._ends_with_us else paths.out,
+            out_dir=paths.out if self._writes_snapshots else None,
             restore=None if snapshot is None else RestoreFiles(state=snapshot.state, memory=None),
         )
 
     @property
     def _ends_with_us(self) -> bool:
         return self.journal.record.owner is Owner.PROCESS
+
+    @property
+    def _writes_snapshots(self) -> bool:
+        return self.is_frozen_later or not self._ends_with_us
 
     def _new_token(self) -> str:
         """Kept before the guest is told, so that it is known whatever happens next."""

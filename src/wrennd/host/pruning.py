@@ -1,8 +1,8 @@
 """What a host can do without: found, weighed, and removed under the locks of those who make it.
 
-Never what somebody made: images without a name of which no sandbox is, kernels likewise, what
-builds keep to be faster the next time, and what killed ones left. Snapshot templates of which no
-sandbox is only go when that is asked for.
+Never what somebody made: images without a name of which no sandbox is, kernels likewise, frozen
+images that fit none of these any more, what builds keep to be faster the next time, and what killed
+ones left. Snapshot templates of which no sandbox is only go when that is asked for.
 
 Locks: the setup lock for everything that setups make, taken without waiting, since one may hold it
 for minutes; `incoming/.lock` likewise, for what imports left, which are let alone while one works;
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from wrennd.core.errors import NotFound, WrongState
 from wrennd.core.space import Pruned, Pruning
-from wrennd.host import exchange, templates
+from wrennd.host import exchange, templates, warm
 from wrennd.host.record import Record
 from wrennd.linux.files import try_lock
 from wrennd.storage.images import ImageStore
@@ -52,7 +52,12 @@ def prune(layout: Layout, *, is_dry_run: bool = False, with_templates: bool = Fa
                 f"a setup is at work on {layout.data_dir}", hint="try again when it has ended"
             )
         records, notes = _records(layout)
-        doomed = [*_leftovers(layout), *_published(layout, records), *_caches(layout)]
+        doomed = [
+            *_leftovers(layout),
+            *_published(layout, records),
+            *_warm(layout),
+            *_caches(layout),
+        ]
         if is_idle:
             doomed += _imports(layout)
         if with_templates:
@@ -113,6 +118,22 @@ def _published(layout: Layout, records: list[Record] | None) -> Iterator[_Doomed
             why="it was replaced or removed, and no sandbox was made of it",
             path=path,
             remove=partial(_remove, path),
+        )
+
+
+def _warm(layout: Layout) -> Iterator[_Doomed]:
+    """Frozen images that no sandbox will be restored from."""
+    for path in warm.unwanted(layout):
+        remove = partial(warm.remove, layout, path)
+        if warm.is_leftover(path):
+            yield _leftover(path, "a setup that was broken off left it", remove)
+            continue
+        yield _Doomed(
+            kind="warm",
+            name=path.name,
+            why="its image or the kernel was replaced or removed",
+            path=path,
+            remove=remove,
         )
 
 

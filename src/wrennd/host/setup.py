@@ -18,7 +18,7 @@ from pathlib import Path
 
 from wrennd.core.errors import DeadlineExceeded, HostUnsuitable, ImageBroken, NoCapacity, NotFound
 from wrennd.core.sizes import MIB, format_bytes
-from wrennd.host import pruning
+from wrennd.host import pruning, warm
 from wrennd.images import agent, busybox, debian, ext4, intake, kernel, origin, recipe, runtime
 from wrennd.images.apt import Apt
 from wrennd.images.inject import Payload, inject
@@ -66,8 +66,10 @@ def setup(
     _build(layout, wanted, force=force, report=report)
 
 
-def ensure(layout: Layout, image: str, report: Report) -> None:
+def ensure(layout: Layout, image: str, report: Report) -> bool:
     """Return at once when the kernel and `image` are there; else do that part of `setup`.
+
+    Whether anything had to be built.
 
     Errors: as for `setup`; ImageBroken, which this does not repair, so that nobody loses the
     evidence of a failing disk to a command that only wanted to run something.
@@ -78,6 +80,8 @@ def ensure(layout: Layout, image: str, report: Report) -> None:
         ensure_kernel(layout, report)
     elif not (_is_kernel_current(store) and _is_image_current(store, image)):
         _build(layout, [recipe.image(image)], report=report)
+        return True
+    return False
 
 
 def ensure_kernel(layout: Layout, report: Report) -> None:
@@ -137,6 +141,7 @@ def prune(layout: Layout) -> None:
     used = pruning.digests_in_use(layout)
     if used is not None:
         ImageStore(layout).prune(used)
+        warm.prune(layout)
 
 
 @contextmanager

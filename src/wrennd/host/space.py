@@ -9,7 +9,7 @@ from pathlib import Path
 
 from wrennd.core.errors import Error
 from wrennd.core.space import Holding, Space
-from wrennd.host import record, templates
+from wrennd.host import record, templates, warm
 from wrennd.host.reclaim import ids
 from wrennd.snapshot import store
 from wrennd.snapshot.reader import BASE_PREFIX
@@ -17,14 +17,24 @@ from wrennd.storage.images import ImageStore
 from wrennd.storage.layout import Layout, SandboxPaths
 from wrennd.storage.shares import weigh
 
-ORDER = ("image", "kernel", "template", "sandbox", "disk", "generation", "cache", "leftover")
+ORDER = (
+    "image",
+    "warm",
+    "kernel",
+    "template",
+    "sandbox",
+    "disk",
+    "generation",
+    "cache",
+    "leftover",
+)
 LEFTOVER = ".tmp"
 _Things = dict[Holding, list[Path]]
 
 
 def space(layout: Layout) -> Space:
     """Seconds, where there are thousands of snapshots. Errors: OSError for what can't be read."""
-    rest = {**_published(layout), **_templates(layout), **_caches(layout)}
+    rest = {**_published(layout), **_warm(layout), **_templates(layout), **_caches(layout)}
     boxes: _Things = {}
     parts: _Things = {}
     for sandbox_id in ids(layout):
@@ -58,6 +68,19 @@ def _published(layout: Layout) -> _Things:
                 found[Holding(kind=kind, name=", ".join(sorted(known)))] = [path]
             else:
                 found[Holding(kind=kind, name=path.name, note="an earlier one")] = [path]
+    return found
+
+
+def _warm(layout: Layout) -> _Things:
+    """Frozen images, by the image and its size."""
+    names = {directory.name: name for name, directory in ImageStore(layout).named()}
+    found: _Things = {}
+    for path in _directories(layout.warm):
+        digest, _, size = path.name.partition("-")
+        name = f"{names.get(digest, digest)}-{size}"
+        found[_leftover(path) if warm.is_leftover(path) else Holding(kind="warm", name=name)] = [
+            path
+        ]
     return found
 
 

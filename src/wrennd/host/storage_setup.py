@@ -14,7 +14,7 @@ from wrennd.storage import drivers, volume
 from wrennd.storage.layout import Layout
 
 Report = Callable[[str], None]
-_MOVED = ("images", "names")
+_MOVED = ("images", "names", "warm")
 _EMPTY = ("sandboxes", "templates")
 
 

@@ -94,7 +94,7 @@ def add(
         check_is_free(layout, name, overwrite=overwrite)
         _remove_nameless(layout)
         directory = layout.template(new_sandbox_id())
-        shared = _share_flat(layout, snapshot, directory, facts)
+        shared = share_flat(layout, snapshot, directory, facts)
         undo.callback(store.remove, directory)
         target = Path("..") / layout.templates.name / directory.name
         if overwrite:
@@ -123,7 +123,7 @@ def _flip(link: Path, target: Path) -> None:
     made.rename(link)
 
 
-def _share_flat(layout: Layout, snapshot: Snapshot, directory: Path, facts: Facts) -> Snapshot:
+def share_flat(layout: Layout, snapshot: Snapshot, directory: Path, facts: Facts) -> Snapshot:
     """As `store.share`, but with a disk that is a base of its own: what is made of it begins empty,
     instead of with a copy of what its sandbox had written."""
     if not drivers.is_cow_disk(snapshot.disk):

@@ -101,6 +101,7 @@ class Layout:
             layout.sandboxes,
             layout.templates,
             layout.incoming,
+            layout.warm,
             layout.vmm,
             layout.cache,
         ):
@@ -179,6 +180,11 @@ class Layout:
 
     def template(self, template_id: str) -> Path:
         return self.templates / check_sandbox_id(template_id)
+
+    @property
+    def warm(self) -> Path:
+        """Booted and frozen images (`docs/instant.md`)."""
+        return self.store / "warm"
 
     @property
     def run_dir(self) -> Path:

@@ -191,31 +191,51 @@ def start(held: ExitStack, program: Program, cell: Cell, spec: BootSpec, timings
     return made
 
 
+@dataclass(frozen=True, kw_only=True)
+class Calls:
+    """What a restore calls on its way.
+
+    while_starting: when the VMM is on its way, for what can be done in the time that this takes.
+    before_load: with the VMM's pidfd, once it answers, to see to it that a pager is serving: the
+    VMM itself needs pages before it answers.
+    """
+
+    while_starting: Callable[[], None] = lambda: None
+    before_load: Callable[[int], None] = lambda _pidfd: None
+
+
+NO_CALLS = Calls()
+
+
 def restore(
     held: ExitStack,
     program: Program,
     cell: Cell,
     spec: RestoreSpec,
     timings: Timings,
-    *,
-    before_load: Callable[[int], None] = lambda _pidfd: None,
+    calls: Calls = NO_CALLS,
 ) -> Vm:
     """Start a VMM and load the snapshot of `cell.restore`. What kills the VMM is put on `held`.
 
-    before_load: called with the VMM's pidfd once it answers, to see to it that a pager is serving:
-    the VMM itself needs pages before it answers.
     Phases: vmm_start, vmm_load. Errors: as `start`; a VMM that refuses a snapshot ends, too.
     """
     assert cell.restore is not None, "a cell to restore in has files to restore from"
-    with _launched(held, program, cell, timings) as made, timings.phase("vmm_load"):
-        before_load(made.pidfd)
+    launched = _launched(held, program, cell, timings, calls.while_starting)
+    with launched as made, timings.phase("vmm_load"):
+        calls.before_load(made.pidfd)
         made.client.send(serial_of(program))
         made.client.send(spec.resource(cell.restore))
     return made
 
 
 @contextmanager
-def _launched(held: ExitStack, program: Program, cell: Cell, timings: Timings) -> Iterator[Vm]:
+def _launched(
+    held: ExitStack,
+    program: Program,
+    cell: Cell,
+    timings: Timings,
+    while_starting: Callable[[], None] = lambda: None,
+) -> Iterator[Vm]:
     """A VMM that answers, to be told what it is in this block; if it dies there, its last words
     are the error."""
     child = held.enter_context(launch.launch(program, cell))
@@ -223,6 +243,7 @@ def _launched(held: ExitStack, program: Program, cell: Cell, timings: Timings) -
     held.callback(client.close)
     try:
         with timings.phase("vmm_start"):
+            while_starting()
             _wait_for_api(child, client, cell, Deadline.after(START_TIMEOUT_S))
         yield Vm(process=child, client=client, run_dir=cell.run_dir)
     except VmmFailed as error:

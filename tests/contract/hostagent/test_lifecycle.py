@@ -159,10 +159,10 @@ def test_a_template_makes_others_and_is_replaced(world, sandbox):
     ).sandbox
     assert (child.template, child.mem_mib) == (name, sandbox.mem_mib)
     assert world.run(child.id, "echo", "child").stdout == b"child\n"
-    with refused(InvalidInput):
-        world.client.create_sandbox(
-            CreateSandboxRequest(sandbox_id=new_sandbox_id(), template=name, vcpus=2)
-        )
+    for wish in (CreateSandboxRequest(vcpus=2), CreateSandboxRequest(cold=True)):
+        wish.sandbox_id, wish.template = new_sandbox_id(), name
+        with refused(InvalidInput):
+            world.client.create_sandbox(wish)
     world.client.delete_snapshot(DeleteSnapshotRequest(name=name))
     with refused(NotFound):
         world.client.delete_snapshot(DeleteSnapshotRequest(name=name))

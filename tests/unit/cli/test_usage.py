@@ -8,12 +8,12 @@ from typer import TyperException
 from typer.main import get_command
 
 from wrenn_command import WRENN
-from wrennd.cli.commands import app
+from wrennd.cli.commands import app_for
 from wrennd.cli.usage import in_words, sentence
 
 
 def all_commands(group=None, path=()):
-    group = group or get_command(app)
+    group = group or get_command(app_for(()))
     yield path, group
     for name, command in getattr(group, "commands", {}).items():
         yield from all_commands(command, (*path, name))
@@ -101,5 +101,5 @@ def test_the_version_is_told_either_way(words):
 )
 def test_wrong_usage_is_said_as_other_errors_are(words, said):
     with pytest.raises(TyperException) as caught:
-        get_command(app)(words, standalone_mode=False)
+        get_command(app_for(()))(words, standalone_mode=False)
     assert sentence(caught.value.format_message()).startswith(said)

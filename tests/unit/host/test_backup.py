@@ -11,7 +11,7 @@ from wrennd.archive.document import Kind, Member
 from wrennd.archive.writer import Source, write
 from wrennd.core.errors import AlreadyExists, NoCapacity, SnapshotBroken, SnapshotIncompatible
 from wrennd.core.states import State
-from wrennd.host import record, templates
+from wrennd.host import record, templates, warm
 from wrennd.host.backup import staged
 from wrennd.host.record import Owner, Record
 from wrennd.host.restore import restoring
@@ -118,6 +118,16 @@ def test_what_is_shared_stays_shared(layout, tmp_path):
     frozen = open_snapshot(templates.get(there, "frozen").directory)
     assert kept.memfiles[0].samefile(frozen.memfiles[0])
     assert kept.memfiles[0].stat().st_nlink == 2
+
+
+def test_what_it_has_of_a_warm_image_is_no_snapshot(layout):
+    paths = keep(layout, "w" * 20, State.RUNNING, generation=1, parent=1, vmm_pid=1, slot=8)
+    pause(paths.generation(1), {5: page_of(5)}, extra=warm.marked(FACTS).extra)
+    made, _ = backed_up(layout)
+    assert f"sandbox {'w' * 20}: it is running and has no snapshot: it is not in the backup" in (
+        made.notes
+    )
+    assert made.sandboxes == 3
 
 
 def test_one_that_runs_is_kept_as_it_last_stood_still(layout, tmp_path):

@@ -131,9 +131,13 @@ def test_caches_and_what_broken_off_builds_left(layout):
     (layout.names / "base.tmp").symlink_to("../images/none")
     (layout.templates / ("t" * 20)).mkdir()
     (layout.templates / ("u" * 20 + ".tmp")).mkdir()
+    (layout.warm / ("1" * 32 + "-1-512.trial")).mkdir()
+    (layout.warm / ("2" * 32 + "-1-512")).mkdir()
     done = prune(layout)
     assert went(done) == {
         ("cache", "apt"),
+        ("leftover", f"warm/{'1' * 32}-1-512.trial"),
+        ("warm", f"{'2' * 32}-1-512"),
         ("leftover", "cache/work.tmp"),
         ("leftover", "images/base.tmp"),
         ("leftover", "names/base.tmp"),

@@ -68,6 +68,7 @@ async def create(
         dns=tuple(body.dns),
         expiry=body.expiry.to_value(),
         labels=body.metadata,
+        is_cold=body.cold,
     )
     done = await services.creation.create(caller.project, wanted, key)
     response.status_code = 201 if done.is_done else 202

@@ -7,12 +7,14 @@ from datetime import datetime
 from wrennd.core.errors import InvalidInput
 from wrennd.core.expiry import NEVER, Action, After
 from wrennd.core.expiry import Expiry as Wanted
+from wrennd.core.model import SandboxRequest
 from wrennd.core.sandboxes import Forked, ListedTemplate
 from wrennd.core.space import Pruning, Space
 from wrennd.core.states import State
 from wrennd.core.timings import Timings
 from wrennd.gen.hostagent.hostagent_pb import (
     Capacity,
+    CreateSandboxRequest,
     ErrorDetail,
     Expiry,
     FileEntry,
@@ -197,4 +199,19 @@ def pruning(done: Pruning) -> PruneResponse:
         items=[PrunedThing(**vars(each)) for each in done.items],
         freed_bytes=done.freed_bytes,
         notes=list(done.notes),
+    )
+
+
+def to_request(request: CreateSandboxRequest) -> SandboxRequest:
+    """Errors: InvalidInput."""
+    return SandboxRequest(
+        id=request.sandbox_id,
+        template=request.template or "base",
+        vcpus=request.vcpus or None,
+        mem_mib=request.mem_mib or None,
+        disk_mib=request.disk_mib or None,
+        dns=tuple(request.dns),
+        env=dict(request.env) or None,
+        expiry=to_expiry(request.expiry),
+        is_cold=request.cold,
     )

@@ -11,7 +11,7 @@ from connectrpc.request import RequestContext
 
 from wrennd.core.errors import InvalidInput, NotFound
 from wrennd.core.ids import check_sandbox_id
-from wrennd.core.model import SandboxRequest, TerminalSize
+from wrennd.core.model import TerminalSize
 from wrennd.core.sandboxes import Forked
 from wrennd.gen.hostagent import hostagent_pb as pb
 from wrennd.gen.hostagent.hostagent_connect import HostAgentService
@@ -109,7 +109,7 @@ class Service(HostAgentService):
     async def create_sandbox(
         self, request: pb.CreateSandboxRequest, _ctx: Context
     ) -> pb.CreateSandboxResponse:
-        wanted = _wanted(request)
+        wanted = messages.to_request(request)
 
         def work() -> pb.CreateSandboxResponse:
             seen, timings = self._parts.sandboxes.create(wanted)
@@ -462,20 +462,6 @@ class Service(HostAgentService):
         disk_bytes = self._parts.measuring.disk_bytes(seen) if isinstance(seen, Record) else 0
         active_ms = self._parts.activity.last_ms(seen.id)
         return messages.sandbox(seen, active_ms=active_ms, disk_bytes=disk_bytes)
-
-
-def _wanted(request: pb.CreateSandboxRequest) -> SandboxRequest:
-    """Errors: InvalidInput."""
-    return SandboxRequest(
-        id=request.sandbox_id,
-        template=request.template or "base",
-        vcpus=request.vcpus or None,
-        mem_mib=request.mem_mib or None,
-        disk_mib=request.disk_mib or None,
-        dns=tuple(request.dns),
-        env=dict(request.env) or None,
-        expiry=messages.to_expiry(request.expiry),
-    )
 
 
 def _terms(request: Asked, *, is_patient: bool = False) -> Terms:
