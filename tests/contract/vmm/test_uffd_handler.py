@@ -3,12 +3,13 @@
 import os
 import socket
 import time
+from contextlib import nullcontext, suppress
 
 import pytest
 
 from leaks import LeakCheck
 from page_handler import PAGE, PageHandler
-from vmm_server import Server, request, wait_until
+from vmm_server import Server, is_ours, request, wait_until
 from vmm_snapshots import (
     MEM_MIB,
     boot,
@@ -140,11 +141,13 @@ def test_a_socket_on_which_nobody_listens(server, frozen, tmp_path):
 
 
 def test_a_failed_load_is_the_last_that_is_answered(server, frozen, tmp_path):
+    """A Firecracker (1.16.1) answers what came at once together, and may have ended by then."""
     body = frozen.snapshot.body("Uffd", tmp_path / "none")
     with server.connect() as client:
         # At once: it may end before a second one could be sent.
         client.send(request("PUT", "/snapshot/load", body) + request("GET", "/"))
-        assert client.receive().status == 400
+        with nullcontext() if is_ours() else suppress(EOFError):
+            assert client.receive().status == 400
         assert client.is_closed_by_server()
     assert server.exit_code() == 1
 
