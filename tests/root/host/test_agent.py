@@ -199,6 +199,9 @@ def test_what_a_living_process_holds_is_its_own(agent, layout):
         with refused(WrongState):
             agent.client.pause_sandbox(pb.PauseSandboxRequest(sandbox_id=held))
         assert layout.sandbox(held).record.exists()
+    agent.close()
+    agent.start()
+    assert held not in listed(agent)[0]
 
 
 def test_wrong_usage_is_said(layout, tmp_path):
