@@ -1,6 +1,7 @@
 """`/snapshot/load`: one guest, frozen once, restored in many ways. A load that fails is the end."""
 
 import os
+import re
 import shutil
 import signal
 from contextlib import ExitStack
@@ -267,14 +268,26 @@ def changed_copy(path, change):
     [
         (lambda data: b"", "IO Error: File too short to contain CRC"),
         (lambda data: data[:7], "IO Error: File too short to contain CRC"),
-        (lambda data: b"\x00" * 8 + data[8:], "Magic value does not match arch: 0"),
     ],
 )
 def test_a_state_that_is_none(server, frozen, tmp_path, change, problem):
+    assert said_of_changed(server, frozen, tmp_path, change) == problem
+
+
+def said_of_changed(server, frozen, tmp_path, change):
     path = tmp_path / "state"
     path.write_bytes(changed_copy(frozen.snapshot.state, change))
     said = refused(server, frozen.snapshot.body(snapshot_path=str(path)))
-    assert said == f"{STATE}Failed to load snapshot state from file: {problem}"
+    before, told, problem = said.partition("Failed to load snapshot state from file: ")
+    assert (before, bool(told)) == (STATE, True)
+    return problem
+
+
+def test_a_state_that_begins_otherwise(server, frozen, tmp_path):
+    """Of a Firecracker's (1.16.1) the first eight bytes are not just the magic value's."""
+    said = said_of_changed(server, frozen, tmp_path, lambda data: b"\x00" * 8 + data[8:])
+    assert re.fullmatch(r"Magic value does not match arch: \d+", said)
+    assert not is_ours() or said.endswith(": 0")
 
 
 @pytest.mark.parametrize(
