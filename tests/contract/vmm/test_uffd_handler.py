@@ -141,7 +141,8 @@ def test_a_socket_on_which_nobody_listens(server, frozen, tmp_path):
 
 
 def test_a_failed_load_is_the_last_that_is_answered(server, frozen, tmp_path):
-    """A Firecracker (1.16.1) answers what came at once together, and may have ended by then."""
+    """In a Firecracker (1.16.1) the thread that has the second request may find nobody to give it
+    to, before it has answered the first; its end is then that of a forbidden system call, 148."""
     body = frozen.snapshot.body("Uffd", tmp_path / "none")
     with server.connect() as client:
         # At once: it may end before a second one could be sent.
@@ -149,7 +150,7 @@ def test_a_failed_load_is_the_last_that_is_answered(server, frozen, tmp_path):
         with nullcontext() if is_ours() else suppress(EOFError):
             assert client.receive().status == 400
         assert client.is_closed_by_server()
-    assert server.exit_code() == 1
+    assert server.exit_code() in ((1,) if is_ours() else (1, 148))
 
 
 @pytest.mark.parametrize("dies", [True, False])
