@@ -36,7 +36,6 @@ run: $(VENV)/.installed ## Make a microVM, run `echo hello` in it, clean up
 
 test: $(VENV)/.dev test-packages ## Run the tests, WORKERS=2 at a time (at most 30 minutes)
 	@$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile -m "not long and not lab_host"
-	@$(VENV)/bin/python -m pytest tests/lab_host -k smoke # alone: guests within a guest are slow
 
 test-all: $(VENV)/.dev test-packages ## Run the tests, the long ones too
 	@$(VENV)/bin/python -m pytest
