@@ -131,7 +131,7 @@ class Source:
                     failed.append(Forked(id=each.id, error=error))
                 except OSError as error:
                     log.exception("a child could not be begun", extra={"sandbox": each.id})
-                    why = f"sandbox {each.id} could not be made: {error.strerror}"
+                    why = f"sandbox {each.id} could not be made: {error.strerror or error}"
                     failed.append(Forked(id=each.id, error=Error(why)))
         return Fork(ground=ground, begun=begun, failed=failed)
 
